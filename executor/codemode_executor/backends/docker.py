@@ -1,0 +1,258 @@
+"""Sandboxes as containers of a Docker Engine, one container each."""
+
+import asyncio
+import json
+import os
+import secrets
+import socket
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import docker
+import docker.errors
+import docker.types
+import requests.exceptions
+
+from codemode_executor import seccomp
+from codemode_executor.backends import liveness
+from codemode_executor.backends.base import (
+    BOOT_SECONDS,
+    RUNNER,
+    SHM_BYTES,
+    Backend,
+    Places,
+    Sandbox,
+    settings_for,
+)
+from codemode_executor.errors import BackendError, SandboxDiedError
+from codemode_executor.limits import SandboxLimits
+from codemode_executor.link import SandboxLink
+
+PYTHON = "/opt/codemode/venv/bin/python"
+LABEL = "codemode.sandbox"
+_STREAM_HEADER = struct.Struct(">BxxxL")
+_STDOUT = 1
+
+T = TypeVar("T")
+_ENGINE_ERRORS = (docker.errors.DockerException, requests.exceptions.RequestException, OSError)
+
+
+class _Demultiplexer(asyncio.Protocol):
+    """Takes the engine's stream headers off, and hands standard output to the link.
+
+    What the container writes to standard error is the supervisor's own crash
+    report; the last of it is kept for the error message.
+    """
+
+    def __init__(self, link: SandboxLink) -> None:
+        self._link = link
+        self._buffer = bytearray()
+        self.stderr = bytearray()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._link.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        start = 0
+        while len(self._buffer) - start >= _STREAM_HEADER.size:
+            stream, length = _STREAM_HEADER.unpack_from(self._buffer, start)
+            begin = start + _STREAM_HEADER.size
+            if len(self._buffer) - begin < length:
+                break
+            payload = bytes(memoryview(self._buffer)[begin : begin + length])
+            start = begin + length
+            if stream == _STDOUT:
+                self._link.data_received(payload)
+            else:
+                self.stderr += payload
+                del self.stderr[:-4000]
+        del self._buffer[:start]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._link.connection_lost(exc)
+
+
+class DockerSandbox(Sandbox):
+    """One container."""
+
+    backend = "docker"
+
+    def __init__(
+        self, container: str, limits: SandboxLimits, link: SandboxLink, owner: "DockerBackend"
+    ) -> None:
+        super().__init__(container[:12], limits, link)
+        self._container = container
+        self._owner = owner
+        self._gone = False
+
+    async def kill(self) -> None:  # noqa: D102 - as in Sandbox
+        if self._gone:
+            return
+        self._gone = True
+        await self._owner.remove(self._container)
+        self.link.abort("the sandbox was removed")
+
+    async def ended_for_memory(self) -> bool:  # noqa: D102
+        return await self._owner.was_out_of_memory(self._container)
+
+
+class DockerBackend(Backend):
+    """Containers of the engine that the environment names (`DOCKER_HOST`, or its usual socket).
+
+    Args:
+        client: A connected client.
+        image: Image of the sandboxes.
+        runtime: OCI runtime, or empty for the engine's own.
+        preload: Modules loaded before code arrives.
+    """
+
+    name = "docker"
+
+    def __init__(self, client: docker.DockerClient, image: str, runtime: str, preload: Sequence[str]) -> None:
+        self.image = image
+        self._api = client.api
+        self._runtime = runtime or None
+        self._preload = preload
+        self._profile = json.dumps(json.loads(seccomp.docker_profile()))
+        # The engine starts few containers at once any faster than one after the other.
+        self._threads = ThreadPoolExecutor(8, "docker")
+        self._lease = liveness.Lease()
+
+    async def _call(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(
+            self._threads, lambda: function(*args, **kwargs)
+        )
+
+    async def start(self, limits: SandboxLimits) -> Sandbox:  # noqa: D102 - as in Backend
+        container = ""
+        try:
+            container = (await self._call(self._create, limits))["Id"]
+            sock = await self._call(self._attach, container)
+            link = SandboxLink()
+            demultiplexer = _Demultiplexer(link)
+            await asyncio.get_running_loop().create_connection(lambda: demultiplexer, sock=sock)
+            sandbox = DockerSandbox(container, limits, link, self)
+            await self._call(self._api.start, container)
+            try:
+                sandbox.boot = await asyncio.wait_for(link.ready, BOOT_SECONDS)
+            except (SandboxDiedError, TimeoutError):
+                said = demultiplexer.stderr.decode("utf-8", "replace").strip()
+                await sandbox.kill()
+                raise BackendError(
+                    f"the sandbox image {self.image} started but its runner did not: {said[-1000:] or 'no word'}; "
+                    "build the image again with `codemode-executor image build`"
+                ) from None
+        except _ENGINE_ERRORS as error:
+            if container:
+                await self.remove(container)
+            raise BackendError(explain(error, self.image)) from error
+        return sandbox
+
+    def _create(self, limits: SandboxLimits) -> dict[str, Any]:
+        places = Places(
+            path="/opt/codemode/venv/bin:/usr/local/bin:/usr/bin:/bin",
+            site=(),
+            fonts="/opt/codemode/matplotlib",
+            package_hint="Add it to the image: codemode-executor image build --requirements FILE.",
+        )
+        settings = settings_for(limits, places, self._preload)
+        tmp = f"rw,noexec,nosuid,nodev,size={limits.tmp_bytes},nr_inodes={limits.tmp_inodes},mode=1777"
+        created: dict[str, Any] = self._api.create_container(
+            self.image,
+            entrypoint=[PYTHON, "-I", "-c", RUNNER],
+            command=[settings.to_json()],
+            user="1000:1000",
+            hostname="sandbox",
+            name=f"codemode-{secrets.token_hex(6)}",
+            stdin_open=True,
+            labels={LABEL: "1", **self._lease.labels},
+            environment={"LANG": "C.UTF-8"},
+            host_config=self._api.create_host_config(
+                auto_remove=True,
+                network_mode="none",
+                read_only=True,
+                cap_drop=["ALL"],
+                security_opt=["no-new-privileges", f"seccomp={self._profile}"],
+                ipc_mode="private",
+                runtime=self._runtime,
+                mem_limit=limits.memory_bytes,
+                memswap_limit=limits.memory_bytes,
+                mem_swappiness=None,
+                nano_cpus=int(limits.cpus * 1e9),
+                pids_limit=limits.processes,
+                shm_size=SHM_BYTES,
+                tmpfs={"/tmp": tmp},  # noqa: S108 - inside the sandbox
+                ulimits=[
+                    docker.types.Ulimit(name="core", soft=0, hard=0),
+                    docker.types.Ulimit(name="nofile", soft=limits.open_files, hard=limits.open_files),
+                    docker.types.Ulimit(name="fsize", soft=limits.tmp_bytes, hard=limits.tmp_bytes),
+                ],
+                log_config=docker.types.LogConfig(type="none"),
+                init=False,
+            ),
+        )
+        return created
+
+    def _attach(self, container: str) -> socket.socket:
+        stream = self._api.attach_socket(
+            container, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
+        )
+        # A socket of our own on the same connection: the package's response object would close its one.
+        raw = getattr(stream, "_sock", stream)
+        own = socket.socket(fileno=os.dup(raw.fileno()))
+        own.setblocking(False)
+        return own
+
+    async def remove(self, container: str) -> None:
+        """Kill a container and have the engine remove it; one that is gone is no error."""
+        try:
+            await self._call(self._api.remove_container, container, force=True)
+        except _ENGINE_ERRORS:
+            # It removes itself when it ends; a daemon that is away cannot be told, orphans are found later.
+            return
+
+    async def was_out_of_memory(self, container: str) -> bool:
+        """Whether the kernel killed the container's first process for memory."""
+        try:
+            state = (await self._call(self._api.inspect_container, container))["State"]
+        except _ENGINE_ERRORS:
+            return False
+        return bool(state.get("OOMKilled"))
+
+    def enforcement(self) -> Mapping[str, str]:  # noqa: D102
+        return {
+            "memory_bytes": "control group, no swap",
+            "cpus": "control group",
+            "processes": "control group",
+            "open_files": "resource limit",
+            "tmp_bytes": "file system",
+            "tmp_inodes": "file system",
+        }
+
+    async def remove_orphans(self) -> int:  # noqa: D102
+        try:
+            found = await self._call(self._api.containers, all=True, filters={"label": LABEL})
+        except _ENGINE_ERRORS as error:
+            raise BackendError(explain(error, self.image)) from error
+        orphans = [item["Id"] for item in found if liveness.is_orphan(item["Labels"])]
+        await asyncio.gather(*(self.remove(container) for container in orphans))
+        return len(orphans)
+
+    async def close(self) -> None:  # noqa: D102
+        self._lease.release()
+        self._threads.shutdown(wait=False)
+
+
+def explain(error: BaseException, image: str) -> str:
+    """What an error of the engine means and what to do."""
+    text = str(error)
+    if isinstance(error, docker.errors.ImageNotFound):
+        return f"the Docker Engine has no image {image}; build it with `codemode-executor image build`"
+    if "permission denied" in text.lower():
+        return "this user may not use the Docker Engine; add it to the group `docker`, or use bubblewrap"
+    if isinstance(error, (requests.exceptions.ConnectionError, OSError)):
+        return f"the Docker Engine does not answer; is it running? ({type(error).__name__})"
+    return f"the Docker Engine refused: {text[:500]}"

@@ -1,0 +1,111 @@
+"""What the executor remembers of executions, so that a retry runs nothing twice."""
+
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+from codemode_proto.v1 import executor_pb2 as pb
+
+from codemode_executor.errors import ConflictError, InvalidRequestError, OverloadedError
+from codemode_executor.execution import Execution
+from codemode_executor.owner import Owner
+
+_HEX = frozenset("0123456789abcdef")
+
+
+def check_identifier(value: str, name: str) -> None:
+    """Raise InvalidRequestError unless `value` is 32 lower-case hexadecimal digits."""
+    if len(value) != 32 or not _HEX.issuperset(value):
+        raise InvalidRequestError(f"{name}: 32 lower-case hexadecimal digits (128 random bits) are wanted")
+
+
+def digest_of(start: pb.Start) -> bytes:
+    """A digest of everything that makes a request what it is; how often it was tried does not."""
+    request = pb.Start()
+    request.CopyFrom(start)
+    request.last_event = 0
+    return hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
+
+
+class Journal:
+    """Executions by owner and `execution_id`, bounded in count, bytes and age.
+
+    Only executions that have ended are forgotten, the oldest first; when those
+    that run alone fill it, new ones are refused.
+
+    Args:
+        max_entries: Most executions remembered.
+        max_bytes: Most bytes of events remembered, over all executions.
+        max_age: Seconds after its end that an execution is remembered.
+    """
+
+    def __init__(self, max_entries: int, max_bytes: int, max_age: float) -> None:
+        self._entries: OrderedDict[tuple[Owner, str], Execution] = OrderedDict()
+        self._bytes = 0
+        self._max_entries = max_entries
+        self._max_bytes = max_bytes
+        self._max_age = max_age
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def find_or_add(
+        self, owner: Owner, start: pb.Start, make: Callable[[], Execution]
+    ) -> tuple[Execution, bool]:
+        """The execution of this identity, and whether it is new.
+
+        Args:
+            owner: Who asks; another owner's execution of the same id is another execution.
+            start: The request.
+            make: Makes the execution when there is none.
+
+        Raises:
+            InvalidRequestError: The id is no id.
+            ConflictError: The id was used for another request.
+            OverloadedError: Too many executions run.
+        """
+        check_identifier(start.execution_id, "execution_id")
+        key = (owner, start.execution_id)
+        found = self._entries.get(key)
+        digest = digest_of(start)
+        if found is not None:
+            if found.digest != digest:
+                raise ConflictError(
+                    "execution_id: it was used for a different request; every new execution needs a new one"
+                )
+            return found, False
+        self._forget()
+        if len(self._entries) >= self._max_entries:
+            raise OverloadedError(
+                f"journal_entries: {self._max_entries:,} executions are running, the most there may be",
+                retry_after_ms=1000,
+            )
+        execution = make()
+        execution.digest = digest
+        self._entries[key] = execution
+        execution.ended.add_done_callback(lambda _: self._count(execution))
+        return execution, True
+
+    def _count(self, execution: Execution) -> None:
+        self._bytes += execution.size
+
+    def drop(self, owner: Owner, execution: Execution) -> None:
+        """Forget an execution that was refused before anything ran, so that a retry may run it."""
+        if self._entries.pop((owner, execution.execution_id), None) is not None and execution.finished:
+            self._bytes -= execution.size
+
+    def running(self) -> list[Execution]:
+        """The executions that have not ended."""
+        return [execution for execution in self._entries.values() if not execution.finished]
+
+    def _forget(self) -> None:
+        now = time.monotonic()
+        for key, execution in list(self._entries.items()):
+            if not execution.finished:
+                continue
+            full = len(self._entries) >= self._max_entries or self._bytes > self._max_bytes
+            if not full and now - execution.ended_at < self._max_age:
+                return
+            self._bytes -= execution.size
+            del self._entries[key]

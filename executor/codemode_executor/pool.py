@@ -1,0 +1,229 @@
+"""Sandboxes ready for use: warm ones that nobody has used, and owners' own between two uses."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+
+from codemode_executor.backends.base import Backend, Sandbox
+from codemode_executor.errors import BackendError
+from codemode_executor.limits import SandboxLimits
+from codemode_executor.owner import Owner
+from codemode_executor.queueing import FairQueue
+
+log = logging.getLogger(__name__)
+
+# After a failure to start one, the background waits this long before it tries again.
+RETRY_SECONDS = 5.0
+
+
+@dataclass(eq=False, slots=True)
+class Lease:
+    """A sandbox in somebody's use. From its first lease to its end it has one owner.
+
+    Attributes:
+        sandbox: The sandbox.
+        owner: Its owner for life.
+        uses: How often it was leased.
+        idle_since: When it was last returned, on the monotonic clock.
+    """
+
+    sandbox: Sandbox
+    owner: Owner
+    uses: int = 0
+    idle_since: float = field(default_factory=time.monotonic)
+
+
+class Pool:
+    """Leases sandboxes, keeps some warm, and never gives one to a second owner.
+
+    Args:
+        backend: Where sandboxes come from.
+        limits: The limits of the warm ones.
+        warm: How many to keep ready.
+        ceiling: Most sandboxes at once, warm ones included.
+        idle_seconds: How long an owner's unused sandbox is kept.
+        max_uses: Leases after which a sandbox is replaced.
+        queue: Where leases wait when the ceiling is reached.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        limits: SandboxLimits,
+        *,
+        warm: int,
+        ceiling: int,
+        idle_seconds: float,
+        max_uses: int,
+        queue: FairQueue,
+    ) -> None:
+        self.backend = backend
+        self._limits = limits
+        self._warm_wanted = min(warm, ceiling)
+        self._ceiling = ceiling
+        self._idle_seconds = idle_seconds
+        self._max_uses = max_uses
+        self._queue = queue
+        self._warm: deque[Sandbox] = deque()
+        self._idle: dict[Owner, list[Lease]] = {}
+        # Every sandbox that exists or is about to.
+        self._count = 0
+        self._low = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closing = False
+        self.failure = ""
+
+    # --- life -----------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Begin to fill up in the background."""
+        self._spawn(self._keep_warm())
+        self._spawn(self._remove_idle())
+        self._low.set()
+
+    async def close(self) -> None:
+        """Kill every sandbox that is not leased; leased ones are killed as they are returned."""
+        self._closing = True
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        idle = [lease.sandbox for leases in self._idle.values() for lease in leases]
+        doomed = [*self._warm, *idle]
+        self._warm.clear()
+        self._idle.clear()
+        await asyncio.gather(*(sandbox.kill() for sandbox in doomed), return_exceptions=True)
+
+    @property
+    def warm_count(self) -> int:
+        """How many are ready for a new owner."""
+        return len(self._warm)
+
+    @property
+    def count(self) -> int:
+        """How many exist."""
+        return self._count
+
+    # --- leasing --------------------------------------------------------------------------------
+
+    async def lease(self, owner: Owner, limits: SandboxLimits) -> Lease:
+        """A sandbox for an owner: their own idle one, else a warm one, else a new one.
+
+        Raises:
+            OverloadedError: The ceiling is reached and too many wait.
+            BackendError: None could be started.
+        """
+        while True:
+            lease = self._take_idle(owner, limits)
+            if lease is not None:
+                lease.uses += 1
+                return lease
+            if (sandbox := self._take_warm(limits)) is not None:
+                return Lease(sandbox, owner, uses=1)
+            if self._count < self._ceiling or self._evict(owner):
+                return Lease(await self._start(limits), owner, uses=1)
+            await self._queue.wait(owner)
+
+    def _take_idle(self, owner: Owner, limits: SandboxLimits) -> Lease | None:
+        leases = self._idle.get(owner, [])
+        for lease in reversed(leases):
+            if lease.sandbox.limits == limits and lease.sandbox.link.alive:
+                leases.remove(lease)
+                if not leases:
+                    del self._idle[owner]
+                return lease
+        return None
+
+    def _take_warm(self, limits: SandboxLimits) -> Sandbox | None:
+        while limits == self._limits and self._warm:
+            sandbox = self._warm.popleft()
+            self._low.set()
+            if sandbox.link.alive:
+                return sandbox
+            self._count -= 1
+        return None
+
+    def _evict(self, owner: Owner) -> bool:
+        """Make room by removing what is used least: a warm sandbox of other limits, or somebody's idle one."""
+        idle = [lease for leases in self._idle.values() for lease in leases]
+        if self._warm:
+            self._discard(self._warm.pop())
+        elif idle:
+            oldest = min(idle, key=lambda lease: lease.idle_since)
+            self._idle[oldest.owner].remove(oldest)
+            if not self._idle[oldest.owner]:
+                del self._idle[oldest.owner]
+            self._discard(oldest.sandbox)
+        else:
+            return False
+        return True
+
+    async def _start(self, limits: SandboxLimits) -> Sandbox:
+        self._count += 1
+        try:
+            sandbox = await self.backend.start(limits)
+        except BaseException as error:
+            self._count -= 1
+            self._queue.wake()
+            if isinstance(error, BackendError):
+                self.failure = str(error)
+            raise
+        self.failure = ""
+        return sandbox
+
+    async def give_back(self, lease: Lease) -> None:
+        """Return a sandbox: it is emptied and kept for its owner, or replaced when that fails."""
+        worn_out = lease.uses >= self._max_uses
+        clean = False
+        with contextlib.suppress(asyncio.CancelledError):
+            clean = not self._closing and not worn_out and await lease.sandbox.link.reset()
+        if clean and not self._closing:
+            lease.idle_since = time.monotonic()
+            self._idle.setdefault(lease.owner, []).append(lease)
+            self._queue.wake()
+        else:
+            await self._remove(lease.sandbox)
+
+    def _discard(self, sandbox: Sandbox) -> None:
+        self._spawn(self._remove(sandbox))
+
+    async def _remove(self, sandbox: Sandbox) -> None:
+        try:
+            await sandbox.kill()
+        finally:
+            self._count -= 1
+            self._low.set()
+            self._queue.wake()
+
+    # --- background -----------------------------------------------------------------------------
+
+    async def _keep_warm(self) -> None:
+        while True:
+            await self._low.wait()
+            self._low.clear()
+            while len(self._warm) < self._warm_wanted and self._count < self._ceiling:
+                try:
+                    self._warm.append(await self._start(self._limits))
+                except BackendError as error:
+                    log.warning("no sandbox could be started", extra={"reason": str(error)})
+                    await asyncio.sleep(RETRY_SECONDS)
+
+    async def _remove_idle(self) -> None:
+        while True:
+            await asyncio.sleep(min(5.0, self._idle_seconds / 4))
+            now = time.monotonic()
+            for owner, leases in list(self._idle.items()):
+                for lease in list(leases):
+                    if now - lease.idle_since > self._idle_seconds or not lease.sandbox.link.alive:
+                        leases.remove(lease)
+                        self._discard(lease.sandbox)
+                if not leases:
+                    self._idle.pop(owner, None)
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,330 @@
+"""The gRPC service: requests checked, owners found, executions attached to streams."""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from importlib.metadata import version
+from typing import Any, TypeAlias, TypeVar
+
+import grpc
+from codemode_proto.v1 import executor_pb2 as pb
+from codemode_proto.v1 import executor_pb2_grpc as pb_grpc
+from codemode_sandbox.frames import MessageKind
+
+from codemode_executor.auth import Authenticator
+from codemode_executor.config import ExecutorConfig
+from codemode_executor.errors import InvalidRequestError, ServiceError
+from codemode_executor.execution import Execution
+from codemode_executor.journal import Journal
+from codemode_executor.limits import resolve
+from codemode_executor.owner import Owner, owner_of, parse_object
+from codemode_executor.pool import Pool
+from codemode_executor.runs import Runs
+from codemode_executor.sessions import Session, Sessions
+from codemode_executor.transfers import ask, get_file, put_file
+
+log = logging.getLogger(__name__)
+
+# A client that opens a stream and says nothing holds it no longer than this.
+FIRST_MESSAGE_SECONDS = 20.0
+MAX_TOOLS = 10_000
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+T = TypeVar("T")
+
+
+class ExecutorService(pb_grpc.ExecutorServicer):
+    """One executor.
+
+    Args:
+        config: Its settings.
+        authenticator: Knows the API keys.
+        pool: Its sandboxes.
+        sessions: Its sessions.
+        journal: Its memory of executions.
+    """
+
+    def __init__(
+        self,
+        config: ExecutorConfig,
+        authenticator: Authenticator,
+        pool: Pool,
+        sessions: Sessions,
+        journal: Journal,
+    ) -> None:
+        self._config = config
+        self._authenticator = authenticator
+        self._pool = pool
+        self._sessions = sessions
+        self._journal = journal
+        self._runs = Runs(pool, sessions, journal, config.vanished_seconds)
+        self._defaults = config.default_limits
+        self._ceilings = config.ceilings
+
+    async def close(self) -> None:
+        """End every execution."""
+        await self._runs.close()
+
+    def _owner(self, context: Context, request: pb.Context) -> tuple[Owner, dict[str, Any]]:
+        identity = self._authenticator.identify(context.invocation_metadata() or ())
+        variables = parse_object(
+            request.variables_json, "context.variables_json", self._config.max_context_bytes
+        )
+        return owner_of(identity, variables, self._config.isolation_keys), variables
+
+    def _session(self, context: Context, request: Any) -> Session:
+        owner, _ = self._owner(context, request.context)
+        return self._sessions.find(owner, request.session_id)
+
+    # --- Execute --------------------------------------------------------------------------------
+
+    async def Execute(self, request_iterator: Any, context: Context) -> None:  # noqa: N802 - as in the contract
+        """One execution; see the contract."""
+        try:
+            await self._execute(context)
+        except ServiceError as error:
+            await _abort(context, error)
+
+    async def _execute(self, context: Context) -> None:
+        self._authenticator.identify(context.invocation_metadata() or ())
+        try:
+            first = await asyncio.wait_for(context.read(), FIRST_MESSAGE_SECONDS)
+        except TimeoutError:
+            raise InvalidRequestError(
+                f"start: nothing came within {FIRST_MESSAGE_SECONDS:g} seconds"
+            ) from None
+        if first is grpc.aio.EOF or first.WhichOneof("message") != "start":
+            raise InvalidRequestError("start: the first message of the stream must be it")
+        execution = self._find_or_begin(first.start, context)
+        execution.attached += 1
+        listener = asyncio.ensure_future(_listen(context, execution))
+        try:
+            await _speak(context, execution, first.start.last_event)
+        finally:
+            listener.cancel()
+            execution.attached -= 1
+            self._runs.watch_for_return(execution)
+
+    def _find_or_begin(self, start: pb.Start, context: Context) -> Execution:
+        owner, variables = self._owner(context, start.context)
+        length = len(start.code.encode("utf-8", "replace"))
+        if length > self._config.max_code_bytes:
+            raise InvalidRequestError(
+                f"code: {length:,} bytes are above the limit of {self._config.max_code_bytes:,}; "
+                "put data in files or tools"
+            )
+        if len(start.tools.allowed) > MAX_TOOLS:
+            raise InvalidRequestError(f"tools.allowed: more than {MAX_TOOLS:,} names; use all_registered")
+        config = parse_object(start.config_json, "config_json", self._config.max_context_bytes)
+        limits = resolve(start.limits, self._defaults, self._ceilings)
+        if start.session_id:
+            session = self._sessions.find(owner, start.session_id)
+            if limits.sandbox != session.limits.sandbox and start.limits.ByteSize():
+                limits = resolve(start.limits, session.limits, self._ceilings)
+        tools = None if start.tools.all_registered else frozenset(start.tools.allowed)
+
+        def make() -> Execution:
+            return Execution(
+                start.execution_id,
+                start.correlation_id[:256],
+                limits,
+                tools,
+                bool(start.session_id),
+                self._config.interrupt_grace_seconds,
+            )
+
+        execution, new = self._journal.find_or_add(owner, start, make)
+        if new:
+            self._runs.begin(execution, owner, start, variables, config)
+        log.info(
+            "execution begins" if new else "execution is attached to again",
+            extra={
+                "correlation_id": execution.correlation_id,
+                "owner": str(owner),
+                "session_id": start.session_id[:8],
+            },
+        )
+        return execution
+
+    # --- sessions -------------------------------------------------------------------------------
+
+    async def OpenSession(self, request: pb.OpenSessionRequest, context: Context) -> pb.Session:  # noqa: N802
+        """Open a session, or return it."""
+
+        async def work() -> pb.Session:
+            owner, _ = self._owner(context, request.context)
+            limits = resolve(request.limits, self._defaults, self._ceilings)
+            return (await self._sessions.open(owner, request.session_id, limits)).to_proto()
+
+        return await _serve(context, work)
+
+    async def CloseSession(  # noqa: N802
+        self, request: pb.CloseSessionRequest, context: Context
+    ) -> pb.CloseSessionResponse:
+        """Close a session and everything in it."""
+
+        async def work() -> pb.CloseSessionResponse:
+            owner, _ = self._owner(context, request.context)
+            return pb.CloseSessionResponse(closed=await self._sessions.close(owner, request.session_id))
+
+        return await _serve(context, work)
+
+    async def ListSessions(  # noqa: N802
+        self, request: pb.ListSessionsRequest, context: Context
+    ) -> pb.ListSessionsResponse:
+        """The caller's open sessions."""
+
+        async def work() -> pb.ListSessionsResponse:
+            owner, _ = self._owner(context, request.context)
+            return pb.ListSessionsResponse(sessions=[s.to_proto() for s in self._sessions.of(owner)])
+
+        return await _serve(context, work)
+
+    async def Complete(self, request: pb.CompleteRequest, context: Context) -> pb.CompleteResponse:  # noqa: N802
+        """Completions, none while the session is busy."""
+
+        async def work() -> pb.CompleteResponse:
+            session = self._session(context, request)
+            if session.turn.locked():
+                return pb.CompleteResponse(cursor_start=request.cursor, cursor_end=request.cursor)
+            async with session.turn:
+                head, found = await ask(
+                    session.lease.sandbox.link, MessageKind.COMPLETE, {"cursor": request.cursor}, request.code
+                )
+            matches = [
+                pb.Completion(
+                    **{name: str(item.get(name, ""))[:1000] for name in ("text", "type", "signature")}
+                )
+                for item in (found if isinstance(found, list) else [])[:1000]
+                if isinstance(item, dict)
+            ]
+            bound = len(request.code)
+            start, end = (min(max(int(head.get(name, 0)), 0), bound) for name in ("start", "end"))
+            return pb.CompleteResponse(matches=matches, cursor_start=start, cursor_end=end)
+
+        return await _serve(context, work)
+
+    async def Inspect(self, request: pb.InspectRequest, context: Context) -> pb.InspectResponse:  # noqa: N802
+        """What is known of a name, nothing while the session is busy."""
+
+        async def work() -> pb.InspectResponse:
+            session = self._session(context, request)
+            if session.turn.locked():
+                return pb.InspectResponse()
+            async with session.turn:
+                head, data = await ask(
+                    session.lease.sandbox.link,
+                    MessageKind.INSPECT,
+                    {"cursor": request.cursor, "detail": request.detail_level},
+                    request.code,
+                )
+            return pb.InspectResponse(found=bool(head.get("found")), data_json=json.dumps(data))
+
+        return await _serve(context, work)
+
+    # --- files ----------------------------------------------------------------------------------
+
+    async def PutFile(  # noqa: N802
+        self, request_iterator: AsyncIterator[pb.PutFileRequest], context: Context
+    ) -> pb.PutFileResponse:
+        """Write a file in a session's working directory."""
+
+        async def work() -> pb.PutFileResponse:
+            self._authenticator.identify(context.invocation_metadata() or ())
+            requests = aiter(request_iterator)
+            first = await anext(requests, None)
+            if first is None or first.WhichOneof("message") != "start":
+                raise InvalidRequestError("start: the first message of the stream must be it")
+            session = self._session(context, first.start)
+            room = session.limits.sandbox.tmp_bytes
+            if first.start.size > room:
+                raise InvalidRequestError(f"size: {first.start.size:,} bytes are above tmp_bytes={room:,}")
+
+            async def pieces() -> AsyncIterator[bytes]:
+                async for request in requests:
+                    yield request.chunk
+
+            return await put_file(session.lease.sandbox.link, first.start, pieces())
+
+        return await _serve(context, work)
+
+    async def GetFile(  # noqa: N802
+        self, request: pb.GetFileRequest, context: Context
+    ) -> AsyncIterator[pb.GetFileResponse]:
+        """Read a file of a session's working directory."""
+        try:
+            session = self._session(context, request)
+            room = session.limits.sandbox.tmp_bytes
+            async for response in get_file(session.lease.sandbox.link, request.path, room):
+                yield response
+        except ServiceError as error:
+            await _abort(context, error)
+
+    # --- readiness ------------------------------------------------------------------------------
+
+    async def Ready(self, request: pb.ReadyRequest, context: Context) -> pb.ReadyResponse:  # noqa: N802
+        """Whether code can be run now, and with what."""
+
+        async def work() -> pb.ReadyResponse:
+            self._authenticator.identify(context.invocation_metadata() or ())
+            return pb.ReadyResponse(
+                ready=not self._pool.failure,
+                reason=self._pool.failure,
+                backend=self._pool.backend.name,
+                version=version("codemode-kernel"),
+                default_limits=self._defaults.to_proto(),
+                ceilings=self._ceilings.to_proto(),
+                isolation_keys=self._config.isolation_keys,
+                enforcement=self._pool.backend.enforcement(),
+                warm_sandboxes=self._pool.warm_count,
+                image=self._pool.backend.image,
+            )
+
+        return await _serve(context, work)
+
+
+async def _abort(context: Context, error: ServiceError) -> None:
+    trailing = () if error.retry_after_ms is None else (("retry-after-ms", str(error.retry_after_ms)),)
+    await context.abort(error.code, str(error), trailing)
+
+
+async def _serve(context: Context, work: Callable[[], Awaitable[T]]) -> T:
+    try:
+        return await work()
+    except ServiceError as error:
+        await _abort(context, error)
+        raise AssertionError("abort raises") from error
+
+
+async def _speak(context: Context, execution: Execution, last_event: int) -> None:
+    """Send an execution's events, from after the last one the caller has, to its end."""
+    for event in execution.unanswered(last_event):
+        await context.write(event)
+    number = last_event
+    while True:
+        await execution.wait_for_event(number)
+        event = execution.events[number]
+        number = event.number
+        execution.sent = max(execution.sent, number)
+        await context.write(event)
+        if event.HasField("finished"):
+            return
+
+
+async def _listen(context: Context, execution: Execution) -> None:
+    """Hand what the caller says to its execution."""
+    with suppress(asyncio.CancelledError, grpc.aio.BaseError, grpc.aio.UsageError):
+        while (request := await context.read()) is not grpc.aio.EOF:
+            kind = request.WhichOneof("message")
+            if kind == "tool_answer":
+                execution.answer_tool(request.tool_answer)
+            elif kind == "schema_answer":
+                execution.answer_schema(request.schema_answer)
+            elif kind == "input_answer":
+                execution.answer_input(request.input_answer)
+            elif kind == "interrupt":
+                execution.interrupt()
+            elif kind == "cancel":
+                execution.cancel("the caller cancelled it")

