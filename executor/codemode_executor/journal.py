@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from codemode_proto.v1 import executor_pb2 as pb
 
-from codemode_executor.errors import ConflictError, InvalidRequestError, OverloadedError
+from codemode_executor.errors import ConflictError, InvalidRequestError, NotFoundError, OverloadedError
 from codemode_executor.execution import Execution
 from codemode_executor.owner import Owner
 
@@ -25,6 +25,7 @@ def digest_of(start: pb.Start) -> bytes:
     request = pb.Start()
     request.CopyFrom(start)
     request.last_event = 0
+    request.attach_only = False
     return hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
 
 
@@ -62,6 +63,7 @@ class Journal:
 
         Raises:
             InvalidRequestError: The id is no id.
+            NotFoundError: There is none, and it shall not be begun.
             ConflictError: The id was used for another request.
             OverloadedError: Too many executions run.
         """
@@ -75,6 +77,10 @@ class Journal:
                     "execution_id: it was used for a different request; every new execution needs a new one"
                 )
             return found, False
+        if start.attach_only:
+            raise NotFoundError(
+                "execution_id: this executor does not know the execution; it ran on one that was stopped, or never"
+            )
         self._forget()
         if len(self._entries) >= self._max_entries:
             raise OverloadedError(

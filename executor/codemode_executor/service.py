@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from importlib.metadata import version
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 # A client that opens a stream and says nothing holds it no longer than this.
 FIRST_MESSAGE_SECONDS = 20.0
 MAX_TOOLS = 10_000
+# Tells this process from another that was started in its place.
+INSTANCE = secrets.token_hex(8)
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 T = TypeVar("T")
@@ -98,6 +101,7 @@ class ExecutorService(pb_grpc.ExecutorServicer):
         if first is grpc.aio.EOF or first.WhichOneof("message") != "start":
             raise InvalidRequestError("start: the first message of the stream must be it")
         execution = self._find_or_begin(first.start, context)
+        await context.send_initial_metadata((("codemode-instance", INSTANCE),))
         execution.attached += 1
         listener = asyncio.ensure_future(_listen(context, execution))
         try:
@@ -286,8 +290,10 @@ class ExecutorService(pb_grpc.ExecutorServicer):
 
 
 async def _abort(context: Context, error: ServiceError) -> None:
-    trailing = () if error.retry_after_ms is None else (("retry-after-ms", str(error.retry_after_ms)),)
-    await context.abort(error.code, str(error), trailing)
+    trailing = [("codemode-instance", INSTANCE)]
+    if error.retry_after_ms is not None:
+        trailing.append(("retry-after-ms", str(error.retry_after_ms)))
+    await context.abort(error.code, str(error), tuple(trailing))
 
 
 async def _serve(context: Context, work: Callable[[], Awaitable[T]]) -> T:

@@ -275,6 +275,7 @@ class Start(_message.Message):
     ALLOW_INPUT_FIELD_NUMBER: _builtins.int
     LAST_EVENT_FIELD_NUMBER: _builtins.int
     SILENT_FIELD_NUMBER: _builtins.int
+    ATTACH_ONLY_FIELD_NUMBER: _builtins.int
     execution_id: _builtins.str
     """32 hexadecimal digits from a cryptographic source; private to the caller
     and the same in every retry.
@@ -294,6 +295,10 @@ class Start(_message.Message):
     """
     silent: _builtins.bool
     """Whether the code counts as one of the session's inputs (`In`, `Out`, history)."""
+    attach_only: _builtins.bool
+    """Attach to the execution, or fail with NOT_FOUND: do not begin it. Not part
+    of the request's digest.
+    """
     @_builtins.property
     def context(self) -> Global___Context: ...
     @_builtins.property
@@ -314,10 +319,11 @@ class Start(_message.Message):
         allow_input: _builtins.bool = ...,
         last_event: _builtins.int = ...,
         silent: _builtins.bool = ...,
+        attach_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "limits", b"limits", "tools", b"tools"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_input", b"allow_input", "code", b"code", "config_json", b"config_json", "context", b"context", "correlation_id", b"correlation_id", "execution_id", b"execution_id", "last_event", b"last_event", "limits", b"limits", "session_id", b"session_id", "silent", b"silent", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_input", b"allow_input", "attach_only", b"attach_only", "code", b"code", "config_json", b"config_json", "context", b"context", "correlation_id", b"correlation_id", "execution_id", b"execution_id", "last_event", b"last_event", "limits", b"limits", "session_id", b"session_id", "silent", b"silent", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
