@@ -41,6 +41,7 @@ class Connection:
         self.timeout = timeout
         self.retry = retry
         self.metadata: Sequence[tuple[str, str]] = authorization(api_key)
+        # Which executor process answered last, to tell it from one that was started in its place.
         self.instance = ""
         self._tls = tls
         self._channel: grpc.aio.Channel | None = None
@@ -96,12 +97,6 @@ class Connection:
             except TimeoutError:
                 raise unavailable(f"no connection within {min(CONNECT_SECONDS, self.timeout):g} s") from None
             state = channel.get_state(try_to_connect=True)
-
-    def remember_instance(self, metadata: Any) -> None:
-        """Remember which executor answered, to tell it from one that was started in its place."""
-        for key, value in metadata or ():
-            if key == "codemode-instance":
-                self.instance = str(value)
 
     async def call(
         self, make: Callable[[], Awaitable[T]], *, session_id: str = "", retry: bool = True

@@ -144,9 +144,8 @@ class RemoteExecution:
                 event = await call.read()
                 if event is grpc.aio.EOF:
                     break
-                if not self._connection.instance:
-                    self._connection.remember_instance(await call.initial_metadata())
-                self._receive(event)
+                for each in event.batch or (event,):
+                    self._receive(each)
                 if self._finished:
                     return
             # The stream ended: raises with the status if it was not a good one.
@@ -185,6 +184,8 @@ class RemoteExecution:
         if event.number > self._last + 1:
             raise ProtocolError(f"event {event.number} came after event {self._last}")
         self._last = max(self._last, event.number)
+        if kind == "started":
+            self._connection.instance = event.started.executor_instance
         self._finished = kind == "finished"
         self._sink(event)
 

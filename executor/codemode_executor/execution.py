@@ -9,6 +9,7 @@ the interpreter is hostile.
 import asyncio
 import codecs
 import json
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -29,9 +30,13 @@ from codemode_executor.reports import (
     violation,
 )
 
+# Tells this process from another that was started in its place.
+INSTANCE = secrets.token_hex(8)
 MAX_OPEN_CALLS = 1000
 MAX_NAME = 256
 _PIECE = 65_536
+# Code that says nothing for so long is reported as started.
+_STARTED_SECONDS = 0.05
 _DISPLAYS = {
     "display_data": pb.Display.DISPLAY_DATA,
     "update_display_data": pb.Display.UPDATE_DISPLAY_DATA,
@@ -83,6 +88,7 @@ class Execution:
         self._sandbox: Sandbox | None = None
         self._started_at = 0.0
         self._changed: asyncio.Future[None] | None = None
+        self._awake = False
         self._timers: list[asyncio.TimerHandle] = []
         self._stopping: Callable[[], pb.ErrorDetails] | None = None
         self._output_bytes = 0
@@ -107,11 +113,16 @@ class Execution:
     ) -> None:
         """Send the code to the interpreter of a sandbox that is leased for it."""
         self._sandbox = sandbox
-        self._emit(
+        # Sent with the first event after it: on its own it would cost as much as the result.
+        self._record(
             started=pb.Started(
-                backend=sandbox.backend, sandbox_id=sandbox.sandbox_id, limits=self.limits.to_proto()
+                backend=sandbox.backend,
+                sandbox_id=sandbox.sandbox_id,
+                limits=self.limits.to_proto(),
+                executor_instance=INSTANCE,
             )
         )
+        self._after(_STARTED_SECONDS, self._wake)
         self._started_at = time.monotonic()
         sandbox.link.attach(INTERPRETER_CHANNEL, self)
         head = {
@@ -384,13 +395,18 @@ class Execution:
         return int((time.monotonic() - self._started_at) * 1e6) if self._started_at else 0
 
     def _emit(self, **message: Any) -> pb.ExecuteEvent:
-        event = pb.ExecuteEvent(number=len(self.events) + 1, **message)
-        self.events.append(event)
-        self.size += event.ByteSize()
+        event = self._record(**message)
         self._wake()
         return event
 
+    def _record(self, **message: Any) -> pb.ExecuteEvent:
+        event = pb.ExecuteEvent(number=len(self.events) + 1, **message)
+        self.events.append(event)
+        self.size += event.ByteSize()
+        return event
+
     def _wake(self) -> None:
+        self._awake = True
         if self._changed is not None and not self._changed.done():
             self._changed.set_result(None)
 
@@ -436,17 +452,25 @@ class Execution:
         return [event for event in self._open.values() if event.number <= up_to]
 
     async def wait_for_event(self, after: int) -> None:
-        """Wait until there is an event with a number above `after`.
+        """Wait until there is an event with a number above `after` that is worth a message.
 
         Raises:
             ServiceError: There will be none, because nothing was run.
         """
-        while len(self.events) <= after:
-            if self._refusal is not None:
-                raise self._refusal
+        while self._refusal is None and (len(self.events) <= after or not self._awake):
             if self._changed is None or self._changed.done():
                 self._changed = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._changed)
+        if self._refusal is not None:
+            raise self._refusal
+
+    def events_after(self, number: int, max_bytes: int) -> list[pb.ExecuteEvent]:
+        """The events after a number, as many as fit, but at least one."""
+        size, end = 0, number
+        while end < len(self.events) and (end == number or size < max_bytes):
+            size += self.events[end].ByteSize()
+            end += 1
+        return self.events[number:end]
 
 
 def _positive(value: Any) -> int:

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import logging
-import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from importlib.metadata import version
@@ -17,7 +16,7 @@ from codemode_sandbox.frames import MessageKind
 from codemode_executor.auth import Authenticator
 from codemode_executor.config import ExecutorConfig
 from codemode_executor.errors import InvalidRequestError, ServiceError
-from codemode_executor.execution import Execution
+from codemode_executor.execution import INSTANCE, Execution
 from codemode_executor.journal import Journal
 from codemode_executor.limits import resolve
 from codemode_executor.owner import Owner, owner_of, parse_object
@@ -31,8 +30,7 @@ log = logging.getLogger(__name__)
 # A client that opens a stream and says nothing holds it no longer than this.
 FIRST_MESSAGE_SECONDS = 20.0
 MAX_TOOLS = 10_000
-# Tells this process from another that was started in its place.
-INSTANCE = secrets.token_hex(8)
+MAX_BATCH_BYTES = 1 << 20
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 T = TypeVar("T")
@@ -101,7 +99,6 @@ class ExecutorService(pb_grpc.ExecutorServicer):
         if first is grpc.aio.EOF or first.WhichOneof("message") != "start":
             raise InvalidRequestError("start: the first message of the stream must be it")
         execution = self._find_or_begin(first.start, context)
-        await context.send_initial_metadata((("codemode-instance", INSTANCE),))
         execution.attached += 1
         listener = asyncio.ensure_future(_listen(context, execution))
         try:
@@ -309,14 +306,12 @@ async def _speak(context: Context, execution: Execution, last_event: int) -> Non
     for event in execution.unanswered(last_event):
         await context.write(event)
     number = last_event
-    while True:
+    while not (execution.finished and number == len(execution.events)):
         await execution.wait_for_event(number)
-        event = execution.events[number]
-        number = event.number
-        execution.sent = max(execution.sent, number)
-        await context.write(event)
-        if event.HasField("finished"):
-            return
+        # One message for all that is there: each costs the same, however much it carries.
+        events = execution.events_after(number, MAX_BATCH_BYTES)
+        number = execution.sent = events[-1].number
+        await context.write(events[0] if len(events) == 1 else pb.ExecuteEvent(batch=events))
 
 
 async def _listen(context: Context, execution: Execution) -> None:

@@ -48,6 +48,7 @@ class Channel:
         self._owner = os.getpid()
         self._main_sends = False
         self._interrupted = False
+        self._held = b""
         # A forked process must not write into the middle of its parent's messages.
         os.register_at_fork(after_in_child=self._disown)
 
@@ -64,6 +65,9 @@ class Channel:
     def send(self, kind: int, head: dict[str, Any] | None = None, body: bytes = b"") -> None:
         """Send one message, whole even when an interrupt arrives meanwhile."""
         data = pack_message(kind, head, body)
+        if self._held:
+            held, self._held = self._held, b""
+            data = held + data
         if threading.current_thread() is not threading.main_thread():
             with self._sending:
                 self._sock.sendall(data)
@@ -78,6 +82,10 @@ class Channel:
             if self._interrupted:
                 self._interrupted = False
                 raise KeyboardInterrupt
+
+    def send_with_next(self, kind: int, head: dict[str, Any], body: bytes) -> None:
+        """Send a message together with the next one, which is known to follow at once."""
+        self._held += pack_message(kind, head, body)
 
     def handle_interrupt(self, number: int, frame: FrameType | None) -> None:
         """Raise KeyboardInterrupt, as a handler of SIGINT; after the message if one is being sent."""

@@ -16,6 +16,7 @@ class Settings:
         wipe: Directories emptied by a reset.
         rlimits: Limits of every interpreter, by the part of `resource.RLIMIT_*` after the underscore.
         environment: Environment of every interpreter, complete.
+        font_cache: Directory with matplotlib's list of fonts, linked into every new home; or empty.
         memory_bytes: Bound on the sum over all processes, watched here; None where a control group does it.
         tmp_inodes: Bound on files and directories in `/tmp`, watched here; None where the mount does it.
     """
@@ -27,6 +28,7 @@ class Settings:
     wipe: tuple[str, ...] = ("/tmp", "/dev/shm", "/dev/mqueue")  # noqa: S108
     rlimits: dict[str, int] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
+    font_cache: str = ""
     memory_bytes: int | None = None
     tmp_inodes: int | None = None
 

@@ -60,7 +60,9 @@ class ChannelPublisher(DisplayPublisher):  # type: ignore[misc] # IPython is not
         sys.stdout.flush()
         sys.stderr.flush()
         body = json.dumps(content, default=_as_json, skipkeys=True).encode("utf-8", "surrogatepass")
-        self.channel.send(MessageKind.DISPLAY, {"kind": kind}, body)
+        # The value of the last expression is followed by the report of the cell.
+        send = self.channel.send_with_next if kind == "execute_result" else self.channel.send
+        send(MessageKind.DISPLAY, {"kind": kind}, body)
 
 
 class ChannelDisplayHook(DisplayHook):  # type: ignore[misc]
@@ -259,6 +261,8 @@ class _Nowhere:
 
     def send(self, kind: int, head: dict[str, Any] | None = None, body: bytes = b"") -> None:
         """Drop it."""
+
+    send_with_next = send
 
 
 def _warm_up(shell: SandboxShell) -> None:

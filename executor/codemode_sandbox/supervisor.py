@@ -54,6 +54,7 @@ class Supervisor:
         self._children: dict[int, Child] = {}
         self._by_descriptor: dict[int, Child] = {}
         self._oom_kills = linux.oom_kills()
+        self._fonts = list(Path(settings.font_cache).glob("*.json")) if settings.font_cache else []
         self._watched = settings.memory_bytes is not None or settings.tmp_inodes is not None
 
     def run(self) -> int | None:
@@ -115,6 +116,12 @@ class Supervisor:
     def _make_places(self) -> None:
         for path in (self._settings.work, self._settings.home):
             Path(path).mkdir(parents=True, exist_ok=True, mode=0o700)
+        if self._fonts:
+            # matplotlib wants a cache it can write to, and takes a second to make the list anew.
+            cache = Path(self._settings.home, ".cache", "matplotlib")
+            cache.mkdir(parents=True)
+            for font_list in self._fonts:
+                cache.joinpath(font_list.name).symlink_to(font_list)
 
     def _describe(self) -> dict[str, Any]:
         status = dict(

@@ -1,6 +1,7 @@
 """What the image is built from, and what its name says about that."""
 
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -8,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from codemode_executor import image_context
 from codemode_executor.image import DEFAULT_BASE_IMAGE, image_tag
 from codemode_executor.image_context import ImageContext
 
@@ -45,17 +47,15 @@ def test_archive_has_the_layout_of_the_repository(repository: Path) -> None:
     assert {"sandbox-image/requirements.txt", "sandbox-image/certificates/host.crt"} <= set(contents)
 
 
-def test_archive_holds_nothing_but_the_recipe(repository: Path) -> None:
-    runner = repository / "executor/codemode_sandbox"
-    stray = [runner / ".env", runner / "key.pem"]
-    try:
-        for path in stray:
-            path.write_text("secret")
-        with tarfile.open(fileobj=ImageContext.read().archive(b"", b"")) as archive:
-            names = archive.getnames()
-    finally:
-        for path in stray:
-            path.unlink()
+def test_archive_holds_nothing_but_the_recipe(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = shutil.copytree(repository / "executor/codemode_sandbox", tmp_path / "codemode_sandbox")
+    for stray in (".env", "key.pem", "__main__.py.orig"):
+        (runner / stray).write_text("secret")
+    monkeypatch.setattr(image_context, "_RUNNER", runner)
+    with tarfile.open(fileobj=ImageContext.read().archive(b"", b"")) as archive:
+        names = archive.getnames()
     others = [name for name in names if not name.startswith("executor/codemode_sandbox/")]
     assert sorted(others) == [
         "Dockerfile",

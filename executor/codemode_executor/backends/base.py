@@ -78,13 +78,13 @@ class Places:
     Attributes:
         path: Directories of programs.
         site: Directories of packages beside the interpreter's own.
-        fonts: A directory with matplotlib's font cache, or empty.
+        font_cache: A directory with matplotlib's list of fonts, or empty.
         package_hint: What to do about a missing package.
     """
 
     path: str
     site: Sequence[str]
-    fonts: str
+    font_cache: str
     package_hint: str
 
 
@@ -121,8 +121,6 @@ def settings_for(
         "MKL_NUM_THREADS": threads,
         "NUMEXPR_NUM_THREADS": threads,
     }
-    if places.fonts:
-        environment["MPLCONFIGDIR"] = places.fonts
     if places.site:
         environment["PYTHONPATH"] = ":".join(places.site)
     rlimits = {
@@ -139,6 +137,7 @@ def settings_for(
         preload=tuple(preload),
         rlimits=rlimits,
         environment=environment,
+        font_cache=places.font_cache,
         memory_bytes=limits.memory_bytes if watch else None,
         tmp_inodes=limits.tmp_inodes if watch else None,
     )

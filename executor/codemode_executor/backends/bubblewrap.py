@@ -207,7 +207,7 @@ class BubblewrapBackend(Backend):
         places = Places(
             path=f"{PYTHON_FOLDER}/bin:/usr/bin:/bin",
             site=interpreter.site,
-            fonts="",
+            font_cache="",
             package_hint=(
                 "Install it beside the executor (this backend shares its packages): "
                 "python -m pip install NAME, then restart."

@@ -155,7 +155,7 @@ class DockerBackend(Backend):
         places = Places(
             path="/opt/codemode/venv/bin:/usr/local/bin:/usr/bin:/bin",
             site=(),
-            fonts="/opt/codemode/matplotlib",
+            font_cache="/opt/codemode/font-cache",
             package_hint="Add it to the image: codemode-executor image build --requirements FILE.",
         )
         settings = settings_for(limits, places, self._preload)

@@ -505,6 +505,7 @@ class ExecuteEvent(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NUMBER_FIELD_NUMBER: _builtins.int
+    BATCH_FIELD_NUMBER: _builtins.int
     STARTED_FIELD_NUMBER: _builtins.int
     OUTPUT_FIELD_NUMBER: _builtins.int
     DISPLAY_FIELD_NUMBER: _builtins.int
@@ -514,6 +515,10 @@ class ExecuteEvent(_message.Message):
     FINISHED_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """1, 2, 3 ... within the execution, the same when replayed."""
+    @_builtins.property
+    def batch(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExecuteEvent]:
+        """When there are any, this message only carries them, in order."""
+
     @_builtins.property
     def started(self) -> Global___Started: ...
     @_builtins.property
@@ -532,6 +537,7 @@ class ExecuteEvent(_message.Message):
         self,
         *,
         number: _builtins.int = ...,
+        batch: _abc.Iterable[Global___ExecuteEvent] | None = ...,
         started: Global___Started | None = ...,
         output: Global___Output | None = ...,
         display: Global___Display | None = ...,
@@ -542,7 +548,7 @@ class ExecuteEvent(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["display", b"display", "finished", b"finished", "input_request", b"input_request", "message", b"message", "output", b"output", "schema_request", b"schema_request", "started", b"started", "tool_call", b"tool_call"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["display", b"display", "finished", b"finished", "input_request", b"input_request", "message", b"message", "number", b"number", "output", b"output", "schema_request", b"schema_request", "started", b"started", "tool_call", b"tool_call"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "display", b"display", "finished", b"finished", "input_request", b"input_request", "message", b"message", "number", b"number", "output", b"output", "schema_request", b"schema_request", "started", b"started", "tool_call", b"tool_call"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["started", "output", "display", "tool_call", "schema_request", "input_request", "finished"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
@@ -557,8 +563,11 @@ class Started(_message.Message):
     BACKEND_FIELD_NUMBER: _builtins.int
     SANDBOX_ID_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
+    EXECUTOR_INSTANCE_FIELD_NUMBER: _builtins.int
     backend: _builtins.str
     sandbox_id: _builtins.str
+    executor_instance: _builtins.str
+    """Tells this executor process from one that was started in its place."""
     @_builtins.property
     def limits(self) -> Global___Limits:
         """The limits in force, every field set."""
@@ -569,10 +578,11 @@ class Started(_message.Message):
         backend: _builtins.str = ...,
         sandbox_id: _builtins.str = ...,
         limits: Global___Limits | None = ...,
+        executor_instance: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "limits", b"limits", "sandbox_id", b"sandbox_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "executor_instance", b"executor_instance", "limits", b"limits", "sandbox_id", b"sandbox_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
