@@ -2,15 +2,23 @@
 
 import hashlib
 import time
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
 
 from codemode_proto.v1 import executor_pb2 as pb
 
-from codemode_executor.errors import ConflictError, InvalidRequestError, NotFoundError, OverloadedError
+from codemode_executor.errors import (
+    ConflictError,
+    InvalidRequestError,
+    NotFoundError,
+    OutcomeForgottenError,
+    OverloadedError,
+)
 from codemode_executor.execution import Execution
 from codemode_executor.owner import Owner
 
+Key: TypeAlias = tuple[Owner, str]
 _HEX = frozenset("0123456789abcdef")
 
 
@@ -29,6 +37,18 @@ def digest_of(start: pb.Start) -> bytes:
     return hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
 
 
+class Forgotten(NamedTuple):
+    """An execution that ended and whose events were dropped.
+
+    Attributes:
+        digest: Of the request.
+        ended_at: When it ended, on the monotonic clock.
+    """
+
+    digest: bytes
+    ended_at: float
+
+
 class Journal:
     """Executions by owner and `execution_id`, bounded in count, bytes and age.
 
@@ -42,7 +62,10 @@ class Journal:
     """
 
     def __init__(self, max_entries: int, max_bytes: int, max_age: float) -> None:
-        self._entries: OrderedDict[tuple[Owner, str], Execution] = OrderedDict()
+        self._entries: dict[Key, Execution | Forgotten] = {}
+        # Those that have ended, in that order; before them, those whose outcome is forgotten.
+        self._ended: deque[tuple[Key, Execution]] = deque()
+        self._forgotten: deque[tuple[Key, Forgotten]] = deque()
         self._bytes = 0
         self._max_entries = max_entries
         self._max_bytes = max_bytes
@@ -65,6 +88,7 @@ class Journal:
             InvalidRequestError: The id is no id.
             NotFoundError: There is none, and it shall not be begun.
             ConflictError: The id was used for another request.
+            OutcomeForgottenError: It ended, and its outcome had to be dropped since.
             OverloadedError: Too many executions run.
         """
         check_identifier(start.execution_id, "execution_id")
@@ -75,6 +99,11 @@ class Journal:
             if found.digest != digest:
                 raise ConflictError(
                     "execution_id: it was used for a different request; every new execution needs a new one"
+                )
+            if isinstance(found, Forgotten):
+                raise OutcomeForgottenError(
+                    f"execution_id: the execution ended, but its outcome was dropped to stay within "
+                    f"journal_bytes={self._max_bytes:,}"
                 )
             return found, False
         if start.attach_only:
@@ -90,28 +119,41 @@ class Journal:
         execution = make()
         execution.digest = digest
         self._entries[key] = execution
-        execution.ended.add_done_callback(lambda _: self._count(execution))
+        execution.ended.add_done_callback(lambda _: self._note_end(key, execution))
         return execution, True
 
-    def _count(self, execution: Execution) -> None:
+    def _note_end(self, key: Key, execution: Execution) -> None:
         self._bytes += execution.size
+        self._ended.append((key, execution))
 
     def drop(self, owner: Owner, execution: Execution) -> None:
         """Forget an execution that was refused before anything ran, so that a retry may run it."""
-        if self._entries.pop((owner, execution.execution_id), None) is not None and execution.finished:
-            self._bytes -= execution.size
+        self._entries.pop((owner, execution.execution_id), None)
 
     def running(self) -> list[Execution]:
         """The executions that have not ended."""
-        return [execution for execution in self._entries.values() if not execution.finished]
+        return [
+            entry for entry in self._entries.values() if isinstance(entry, Execution) and not entry.finished
+        ]
 
     def _forget(self) -> None:
-        now = time.monotonic()
-        for key, execution in list(self._entries.items()):
-            if not execution.finished:
-                continue
-            full = len(self._entries) >= self._max_entries or self._bytes > self._max_bytes
-            if not full and now - execution.ended_at < self._max_age:
-                return
+        """Drop what is too old, or too much, the oldest first."""
+        while self._bytes > self._max_bytes and self._ended:
+            key, execution = self._ended.popleft()
             self._bytes -= execution.size
-            del self._entries[key]
+            if self._entries.get(key) is execution:
+                # That it ran is remembered, or a retry that comes late would run it again.
+                self._entries[key] = forgotten = Forgotten(execution.digest, execution.ended_at)
+                self._forgotten.append((key, forgotten))
+        oldest_possible = time.monotonic() - self._max_age
+        for known in (self._forgotten, self._ended):
+            while known:
+                key, entry = known[0]
+                if entry.ended_at > oldest_possible and len(self._entries) < self._max_entries:
+                    return
+                known.popleft()
+                if isinstance(entry, Execution):
+                    self._bytes -= entry.size
+                # It may have been refused, and the id be in use for a retry.
+                if self._entries.get(key) is entry:
+                    del self._entries[key]

@@ -13,6 +13,7 @@ from codemode_proto.v1 import executor_pb2 as pb
 from codemode_proto.v1 import executor_pb2_grpc as pb_grpc
 from codemode_sandbox.frames import MessageKind
 
+from codemode_executor import logs
 from codemode_executor.auth import Authenticator
 from codemode_executor.config import ExecutorConfig
 from codemode_executor.errors import InvalidRequestError, ServiceError
@@ -45,6 +46,7 @@ class ExecutorService(pb_grpc.ExecutorServicer):
         pool: Its sandboxes.
         sessions: Its sessions.
         journal: Its memory of executions.
+        on_end: Called with the outcome of every execution that ended.
     """
 
     def __init__(
@@ -54,13 +56,14 @@ class ExecutorService(pb_grpc.ExecutorServicer):
         pool: Pool,
         sessions: Sessions,
         journal: Journal,
+        on_end: Callable[[pb.Finished], None],
     ) -> None:
         self._config = config
         self._authenticator = authenticator
         self._pool = pool
         self._sessions = sessions
         self._journal = journal
-        self._runs = Runs(pool, sessions, journal, config.vanished_seconds)
+        self._runs = Runs(pool, sessions, journal, config.vanished_seconds, on_end)
         self._defaults = config.default_limits
         self._ceilings = config.ceilings
 
@@ -73,7 +76,9 @@ class ExecutorService(pb_grpc.ExecutorServicer):
         variables = parse_object(
             request.variables_json, "context.variables_json", self._config.max_context_bytes
         )
-        return owner_of(identity, variables, self._config.isolation_keys), variables
+        owner = owner_of(identity, variables, self._config.isolation_keys)
+        logs.bind(owner=str(owner))
+        return owner, variables
 
     def _session(self, context: Context, request: Any) -> Session:
         owner, _ = self._owner(context, request.context)
@@ -91,7 +96,8 @@ class ExecutorService(pb_grpc.ExecutorServicer):
     async def _execute(self, context: Context) -> None:
         self._authenticator.identify(context.invocation_metadata() or ())
         try:
-            first = await asyncio.wait_for(context.read(), FIRST_MESSAGE_SECONDS)
+            async with asyncio.timeout(FIRST_MESSAGE_SECONDS):
+                first = await context.read()
         except TimeoutError:
             raise InvalidRequestError(
                 f"start: nothing came within {FIRST_MESSAGE_SECONDS:g} seconds"
@@ -110,6 +116,7 @@ class ExecutorService(pb_grpc.ExecutorServicer):
 
     def _find_or_begin(self, start: pb.Start, context: Context) -> Execution:
         owner, variables = self._owner(context, start.context)
+        logs.bind(correlation_id=start.correlation_id[:256], session_id=start.session_id[:8])
         length = len(start.code.encode("utf-8", "replace"))
         if length > self._config.max_code_bytes:
             raise InvalidRequestError(
@@ -139,14 +146,7 @@ class ExecutorService(pb_grpc.ExecutorServicer):
         execution, new = self._journal.find_or_add(owner, start, make)
         if new:
             self._runs.begin(execution, owner, start, variables, config)
-        log.info(
-            "execution begins" if new else "execution is attached to again",
-            extra={
-                "correlation_id": execution.correlation_id,
-                "owner": str(owner),
-                "session_id": start.session_id[:8],
-            },
-        )
+        log.info("execution begins" if new else "execution is attached to again")
         return execution
 
     # --- sessions -------------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 Run as `python -I -m codemode_sandbox SETTINGS_JSON`, link on descriptors 0 and 1.
 """
 
+import gc
+import os
 import site
 import sys
 import time
@@ -18,26 +20,30 @@ def main() -> None:
     settings = Settings.from_json(sys.argv[-1])
     for directory in settings.site:
         site.addsitedir(directory)
-    import os
-
     os.environ.clear()
     os.environ.update(settings.environment)
 
     # Everything a fork will need is loaded before it.
+    from codemode_sandbox import prefault
     from codemode_sandbox.files import serve_files
     from codemode_sandbox.frames import INTERPRETER_CHANNEL
-    from codemode_sandbox.interpreter import serve
+    from codemode_sandbox.interpreter import Interpreter
     from codemode_sandbox.shell import make_shell
     from codemode_sandbox.supervisor import Supervisor
 
     for name in settings.preload:
         import_module(name)
-    shell = make_shell()
+    interpreter = Interpreter(make_shell())
+    # Objects that exist now are never collected, so a fork's collector leaves their pages shared.
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    hot = prefault.scout(interpreter.rehearse)
     channel = Supervisor(settings, started).run()
     if channel is None:
         return
     if channel == INTERPRETER_CHANNEL:
-        serve(shell)
+        interpreter.serve(hot)
     else:
         serve_files(settings.work)
     # Not sys.exit: what user code left in atexit, threads and finalizers is not waited for.

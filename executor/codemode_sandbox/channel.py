@@ -8,6 +8,7 @@ waits for it. An execution that asks for nothing pays for no thread.
 import asyncio
 import os
 import queue
+import select
 import signal
 import socket
 import threading
@@ -18,6 +19,8 @@ from typing import Any, Protocol
 from codemode_sandbox.frames import Message, MessageKind, MessageReader, pack_message
 
 READ_SIZE = 1 << 16
+_CLOSED = socket.socket(socket.AF_UNIX)
+_CLOSED.close()
 _ANSWERS = {MessageKind.TOOL_ANSWER, MessageKind.SCHEMA_ANSWER, MessageKind.INPUT_ANSWER}
 
 
@@ -30,12 +33,11 @@ class Waiter(Protocol):
 class Channel:
     """Messages to and from the executor over a socket.
 
-    Args:
-        sock: The interpreter's end.
+    Made in the supervisor, before any fork, and opened in the fork that is to be the interpreter.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
+    def __init__(self) -> None:
+        self._sock: socket.socket = _CLOSED
         self._reader = MessageReader()
         self._received: list[Message] = []
         self._incoming = bytearray(READ_SIZE)
@@ -45,12 +47,17 @@ class Channel:
         self._sending = threading.Lock()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._owner = os.getpid()
+        self._owner = 0
         self._main_sends = False
         self._interrupted = False
         self._held = b""
         # A forked process must not write into the middle of its parent's messages.
         os.register_at_fork(after_in_child=self._disown)
+
+    def open(self, sock: socket.socket) -> None:
+        """Use `sock`, in this process."""
+        self._sock = sock
+        self._owner = os.getpid()
 
     @property
     def owned(self) -> bool:
@@ -111,6 +118,10 @@ class Channel:
     def fileno(self) -> int | None:
         """Descriptor that becomes readable with the next command; None when a thread reads it."""
         return self._sock.fileno() if self._thread is None and not self._received else None
+
+    def has_command(self) -> bool:
+        """Whether something can be read without waiting."""
+        return bool(self._received) or bool(select.select([self._sock], [], [], 0)[0])
 
     def _receive(self) -> bool:
         try:

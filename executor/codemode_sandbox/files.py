@@ -23,7 +23,8 @@ class PathError(Exception):
 
 def serve_files(work: str) -> None:
     """Serve one transfer in `work`, then return."""
-    channel = Channel(socket.socket(fileno=CHANNEL_DESCRIPTOR))
+    channel = Channel()
+    channel.open(socket.socket(fileno=CHANNEL_DESCRIPTOR))
     command = channel.next_command()
     if command is None:
         return

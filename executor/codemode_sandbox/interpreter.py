@@ -1,5 +1,6 @@
 """An interpreter: runs the code it is sent and reports what came of it."""
 
+import _signal
 import ast
 import builtins
 import ctypes
@@ -7,13 +8,13 @@ import getpass
 import json
 import os
 import re
-import signal
 import socket
 import sys
+from array import array
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from codemode_sandbox import errors, reserve
+from codemode_sandbox import errors, prefault, reserve
 from codemode_sandbox.channel import Channel
 from codemode_sandbox.frames import Message, MessageKind
 from codemode_sandbox.loop import CellLoop
@@ -26,29 +27,25 @@ _MISSING = object()
 _libc = ctypes.CDLL(None)
 
 
-def serve(shell: SandboxShell) -> None:
-    """Run commands from descriptor `CHANNEL_DESCRIPTOR` until the other side closes it."""
-    Interpreter(shell, Channel(socket.socket(fileno=CHANNEL_DESCRIPTOR))).serve()
-
-
 class Interpreter:
     """One interpreter and its namespace.
 
+    Made in the supervisor, before any fork, so that a fork has nothing left to
+    set up but its socket and its signal handler.
+
     Args:
-        shell: The shell inherited from the supervisor.
-        channel: The way to the executor.
+        shell: The shell the code runs on.
     """
 
-    def __init__(self, shell: SandboxShell, channel: Channel) -> None:
+    def __init__(self, shell: SandboxShell) -> None:
         self._shell = shell
-        self._channel = channel
+        self._channel = channel = Channel()
         self._input = AskingInput(channel)
         # Silences the interrupt that arrives when the code has just ended.
         self._running = False
         self._loop = CellLoop()
         shell.connect(channel)
         shell.loop_runner = self._loop.run
-        signal.signal(signal.SIGINT, self._on_interrupt)
         sys.stdout = ChannelStream(channel, "stdout", 1)
         sys.stderr = ChannelStream(channel, "stderr", 2)
         sys.stdin = self._input
@@ -60,8 +57,25 @@ class Interpreter:
         if self._running and not self._loop.interrupt(frame):
             self._channel.handle_interrupt(number, frame)
 
-    def serve(self) -> None:
-        """Answer commands, one after the other."""
+    def rehearse(self) -> None:
+        """Run a cell as it will be run, in a process that is thrown away."""
+        ours, _theirs = socket.socketpair()
+        self._open(ours)
+        self._execute(Message(MessageKind.EXECUTE, {}, b"1+1"))
+
+    def _open(self, sock: socket.socket) -> None:
+        self._channel.open(sock)
+        # The plain function: the one in `signal` looks its arguments up in enumerations.
+        _signal.signal(_signal.SIGINT, self._on_interrupt)
+
+    def serve(self, hot: "array[int]") -> None:
+        """Answer the commands that come over `CHANNEL_DESCRIPTOR`, one after the other.
+
+        Args:
+            hot: Memory that a cell will write to, see `prefault`.
+        """
+        self._open(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, CHANNEL_DESCRIPTOR))
+        prefault.populate(hot, self._channel.has_command)
         while (command := self._next_command()) is not None:
             if command.kind == MessageKind.EXECUTE:
                 self._execute(command)

@@ -25,6 +25,11 @@ def set_process_name(name: str) -> None:
     _libc.prctl(PR_SET_NAME, ctypes.c_char_p(name.encode()), 0, 0, 0)
 
 
+def advise(address: int, length: int, advice: int) -> bool:
+    """Call madvise(2); returns whether the kernel took the advice."""
+    return bool(_libc.madvise(ctypes.c_void_p(address), ctypes.c_size_t(length), advice) == 0)
+
+
 def oom_kills() -> int:
     """How many processes of this sandbox's control group the kernel has killed for memory; 0 if unknown."""
     for path, key in (

@@ -3,7 +3,6 @@
 import fcntl
 import gc
 import os
-import random
 import resource
 import signal
 import socket
@@ -18,6 +17,9 @@ from codemode_sandbox import linux
 from codemode_sandbox.settings import Settings
 
 CHANNEL_DESCRIPTOR = 3
+_MAX_DESCRIPTORS = os.sysconf("SC_OPEN_MAX")
+# Of Linux's resource limits; the module names only some.
+_RESOURCES = 16
 
 
 class Closeable(Protocol):
@@ -71,7 +73,14 @@ def fork_child(channel: int, settings: Settings, ours_alone: Iterable[Closeable]
     """
     ours, theirs = socket.socketpair()
     pipes = os.pipe(), os.pipe()
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError:
+        for descriptor in (*pipes[0], *pipes[1]):
+            os.close(descriptor)
+        ours.close()
+        theirs.close()
+        raise
     if pid == 0:
         for inherited in (ours, *ours_alone):
             inherited.close()
@@ -86,36 +95,45 @@ def fork_child(channel: int, settings: Settings, ours_alone: Iterable[Closeable]
 
 
 def _become_child(channel: int, output: tuple[int, int], settings: Settings) -> None:
+    # Everything here is done for every stateless execution. What a fork inherits (environment, limits,
+    # the seed of `random`, which the standard library renews itself) is not done again.
+    #
     # Above the target numbers first, so that no dup2 closes a source.
     sources = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, 16) for descriptor in (*output, channel)]
-    empty = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(empty, 0)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for target, source in zip((1, 2, CHANNEL_DESCRIPTOR), sources, strict=True):
         os.dup2(source, target)
-    os.closerange(CHANNEL_DESCRIPTOR + 1, os.sysconf("SC_OPEN_MAX"))
+    os.closerange(CHANNEL_DESCRIPTOR + 1, _MAX_DESCRIPTORS)
     os.setsid()
-    linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != 1:
+        # Outside a process namespace, as in tests, nothing else ends it with its supervisor.
+        linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
     # The supervisor is not dumpable; without this the interpreter could not read its own /proc/self.
     linux.prctl(linux.PR_SET_DUMPABLE, 1)
-    with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
-        file.write("1000")
+    with suppress(OSError):
+        # When memory runs out the kernel shall choose this process, and not the supervisor.
+        score = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+        os.write(score, b"1000")
+        os.close(score)
+    os.chdir(settings.work)
+    if (numpy := sys.modules.get("numpy")) is not None:
+        numpy.random.seed()
+    gc.enable()
+
+
+def apply_limits(settings: Settings) -> None:
+    """Set the resource limits of this process, and so of all it forks."""
     for name, value in settings.rlimits.items():
         kind = getattr(resource, f"RLIMIT_{name}")
         _, ceiling = resource.getrlimit(kind)
         bound = value if ceiling == resource.RLIM_INFINITY else min(value, ceiling)
         resource.setrlimit(kind, (bound, bound))
-    os.environ.clear()
-    os.environ.update(settings.environment)
-    os.chdir(settings.work)
-    reseed()
-    gc.enable()
 
 
-def reseed() -> None:
-    """Give this process random numbers of its own; a fork copies the generators' state."""
-    random.seed()
-    if (numpy := sys.modules.get("numpy")) is not None:
-        numpy.random.seed()
+def standing() -> tuple[object, ...]:
+    """What other processes of the same user can change about this one: its limits and its priority."""
+    limits = [resource.getrlimit(number) for number in range(_RESOURCES)]
+    return (*limits, os.getpriority(os.PRIO_PROCESS, 0))
 
 
 def kill_everything() -> None:

@@ -247,6 +247,8 @@ def make_shell() -> SandboxShell:
         displayhook_class=ChannelDisplayHook,
     )
     shell.autoawait = True
+    # For good, so that no cell has to switch it on and off.
+    shell.builtin_trap.activate()
     # `python -S` leaves these out.
     builtins.help = _Help()  # type: ignore[assignment]
     builtins.exit = builtins.quit = _leave  # type: ignore[assignment]

@@ -7,7 +7,6 @@ always waiting: a stateless execution costs the executor no fork before it and
 a reset after it; a session is the same interpreter, used again and again.
 """
 
-import gc
 import json
 import os
 import platform
@@ -51,10 +50,15 @@ class Supervisor:
         self._started = started
         self._reader = LinkReader()
         self._epoll = select.epoll()
+        self._round_due = 0.0
         self._children: dict[int, Child] = {}
         self._by_descriptor: dict[int, Child] = {}
         self._oom_kills = linux.oom_kills()
+        self._pristine: dict[str, list[tuple[object, ...]]] = {}
         self._fonts = list(Path(settings.font_cache).glob("*.json")) if settings.font_cache else []
+        self._memory = (
+            watch.MemoryWatch(settings.memory_bytes, settings.wipe) if settings.memory_bytes else None
+        )
         self._watched = settings.memory_bytes is not None or settings.tmp_inodes is not None
 
     def run(self) -> int | None:
@@ -67,15 +71,16 @@ class Supervisor:
             supervisor.
         """
         self._prepare()
+        self._standing = self._stands()
         if self._fork(INTERPRETER_CHANNEL):
             return INTERPRETER_CHANNEL
         self._say(LinkKind.READY, 0, self._describe())
         self._epoll.register(LINK_IN, select.EPOLLIN)
         while True:
             events = self._epoll.poll(self._wait_seconds())
-            self._bury()
-            if self._watched:
-                self._enforce()
+            now = time.monotonic()
+            if now >= self._round_due:
+                self._make_round(now)
             link_readable = False
             # Pipes before sockets: what a process printed through a descriptor before it sent a message
             # is shown before that message.
@@ -88,7 +93,11 @@ class Supervisor:
                     self._pass_output(child, descriptor)
             for descriptor, mask in events:
                 child = self._by_descriptor.get(descriptor)
-                if child is not None and descriptor not in child.output and descriptor != child.pidfd:
+                if child is None or descriptor in child.output:
+                    continue
+                if descriptor == child.pidfd:
+                    self._bury()
+                else:
                     self._serve_socket(child, mask)
             if link_readable:
                 data = os.read(LINK_IN, READ_SIZE)
@@ -107,11 +116,20 @@ class Supervisor:
             signal.signal(number, signal.SIG_IGN if os.getpid() != 1 else signal.SIG_DFL)
         linux.prctl(linux.PR_SET_DUMPABLE, 0)
         linux.set_process_name("supervisor")
+        processes.apply_limits(self._settings)
         self._make_places()
-        # Objects that exist now are never collected, so a child's collector leaves their pages shared.
-        gc.collect()
-        gc.freeze()
-        gc.disable()
+
+    def _stands(self) -> list[tuple[object, ...]]:
+        """What code can change about this process and the writable places, and a reset cannot mend."""
+        places = [wipe.marks(path) for path in self._settings.wipe if Path(path).is_dir()]
+        return [processes.standing(), *places]
+
+    def _untouched(self) -> bool:
+        """Whether the writable places are as `_make_places` left them, which is most often so."""
+        try:
+            return all(wipe.listing(path) == known for path, known in self._pristine.items())
+        except OSError:
+            return False
 
     def _make_places(self) -> None:
         for path in (self._settings.work, self._settings.home):
@@ -122,6 +140,10 @@ class Supervisor:
             cache.mkdir(parents=True)
             for font_list in self._fonts:
                 cache.joinpath(font_list.name).symlink_to(font_list)
+        watched = [*self._settings.wipe, self._settings.work, self._settings.home]
+        if self._fonts:
+            watched += [str(cache.parent), str(cache)]
+        self._pristine = {path: wipe.listing(path) for path in watched if Path(path).is_dir()}
 
     def _describe(self) -> dict[str, Any]:
         status = dict(
@@ -142,7 +164,14 @@ class Supervisor:
     def _wait_seconds(self) -> float:
         if not any(child.used for child in self._children.values()):
             return -1
-        return watch.INTERVAL if self._watched else REAP_INTERVAL
+        return max(0.0, self._round_due - time.monotonic())
+
+    def _make_round(self, now: float) -> None:
+        """What is done every so often while code may run, and not for every frame."""
+        self._bury()
+        if self._watched:
+            self._enforce()
+        self._round_due = now + (watch.INTERVAL if self._watched else REAP_INTERVAL)
 
     # --- what the executor asks ---------------------------------------------------------
 
@@ -154,8 +183,12 @@ class Supervisor:
             if (child := self._children.get(frame.channel)) is not None:
                 signal.pidfd_send_signal(child.pidfd, signal.SIGINT)
         elif frame.kind == LinkKind.OPEN:
-            if self._fork(frame.channel):
-                return frame.channel
+            try:
+                if self._fork(frame.channel):
+                    return frame.channel
+            except OSError:
+                # The code has used up the processes, or the memory.
+                self._say(LinkKind.EXITED, frame.channel, {"exit_code": 1, "killed_for": "processes"})
         elif frame.kind == LinkKind.RESET:
             self._reset(frame.payload)
             if self._fork(INTERPRETER_CHANNEL):
@@ -177,9 +210,13 @@ class Supervisor:
         processes.kill_everything()
         for child in list(self._children.values()):
             self._forget(child)
-        clean = all([wipe.empty_directory(path) for path in self._settings.wipe])
-        if clean:
-            self._make_places()
+        clean = self._untouched()
+        if not clean:
+            clean = all([wipe.empty_directory(path) for path in self._settings.wipe])
+            if clean:
+                self._make_places()
+        # Code may lower the limits and the priority of every process of its user, and forks inherit them.
+        clean = clean and self._stands() == self._standing
         # Before the next fork: the executor need not wait for it.
         self._say(LinkKind.CLEAN, 0, {"token": token.decode("ascii", "replace"), "clean": clean})
 
@@ -256,8 +293,10 @@ class Supervisor:
         for descriptor in child.output:
             self._drain(child, descriptor)
         with suppress(OSError):
-            while data := child.sock.recv(READ_SIZE, socket.MSG_DONTWAIT):
-                _write_all(pack_data(child.channel, data))
+            # Bounded for the same reason as in `_drain`.
+            for _ in range(4):
+                if data := child.sock.recv(READ_SIZE, socket.MSG_DONTWAIT):
+                    _write_all(pack_data(child.channel, data))
         kills = linux.oom_kills()
         killed_for = killed_for or ("memory_bytes" if kills > self._oom_kills else None)
         self._oom_kills = kills
@@ -281,8 +320,8 @@ class Supervisor:
             return
         settings = self._settings
         exceeded = None
-        if settings.memory_bytes is not None:
-            used = watch.memory_in_use(settings.memory_bytes, settings.wipe)
+        if self._memory is not None and settings.memory_bytes is not None:
+            used = self._memory.bytes_in_use()
             exceeded = "memory_bytes" if used > settings.memory_bytes else None
         if settings.tmp_inodes is not None and watch.inodes_in_use(settings.wipe[0]) > settings.tmp_inodes:
             exceeded = "tmp_inodes"

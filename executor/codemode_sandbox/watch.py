@@ -5,16 +5,129 @@ multiple of them. The supervisor measures instead, many times a second, and
 kills what runs when the sum is above the limit.
 """
 
+import mmap
 import os
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 INTERVAL = 0.05
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+# A map is read again when its size has changed, and after so many measures in any case.
+_MAX_AGE = 10
 
 
-def _process_ids() -> list[str]:
-    return [name for name in os.listdir("/proc") if name.isdigit()]
+class MemoryWatch:
+    """Measures the memory that a sandbox uses: anonymous pages, shared memory, and files in memory.
+
+    Args:
+        limit: The exact measure is slow, so it is taken only when a quick
+            measure, which is never below it, is above this many bytes.
+        filesystems: Mount points of file systems that live in memory.
+    """
+
+    def __init__(self, limit: int, filesystems: tuple[str, ...]) -> None:
+        self._limit = limit
+        self._filesystems = filesystems
+        self._device = _shared_memory_device()
+        self._mapped: dict[str, _Mapped] = {}
+
+    def bytes_in_use(self) -> int:
+        """The bytes in use now, of all processes together."""
+        pids = [name for name in os.listdir("/proc") if name.isdigit()]
+        self._mapped = {pid: known for pid, known in self._mapped.items() if pid in pids}
+        apart = self._in_filesystems() + self._in_shared_memory(pids)
+        rough = apart
+        for pid in pids:
+            with suppress(OSError, ValueError, IndexError):
+                rough += _rough_bytes(pid)
+        if rough <= self._limit:
+            return rough
+        exact = apart
+        for pid in pids:
+            # A process that hides its memory map (not dumpable) is counted roughly.
+            try:
+                exact += _proportional_bytes(pid)
+            except PermissionError:
+                exact += _rough_bytes(pid)
+            except (OSError, ValueError, IndexError):
+                continue
+        return exact
+
+    def _in_filesystems(self) -> int:
+        files = 0
+        for path in self._filesystems:
+            with suppress(OSError):
+                numbers = os.statvfs(path)
+                files += (numbers.f_blocks - numbers.f_bfree) * numbers.f_frsize
+        return files
+
+    def _in_shared_memory(self, pids: list[str]) -> int:
+        """Memory that no file system shows and that need not be in any process's pages.
+
+        By inode, because processes share it: as much as there is where a
+        descriptor tells (a memfd), else as much as is mapped.
+        """
+        by_descriptor: dict[int, int] = {}
+        by_mapping: dict[int, int] = {}
+        hidden = 0
+        for pid in pids:
+            try:
+                for descriptor in os.scandir(f"/proc/{pid}/fd"):
+                    with suppress(OSError):
+                        status = descriptor.stat()
+                        if status.st_dev == self._device:
+                            by_descriptor[status.st_ino] = status.st_blocks * 512
+                for inode, extent in self._mappings(pid).items():
+                    by_mapping[inode] = max(extent, by_mapping.get(inode, 0))
+            except PermissionError:
+                # All that it has mapped beyond what it was forked with.
+                with suppress(OSError, ValueError, IndexError):
+                    hidden += max(0, _virtual_bytes(pid) - _virtual_bytes("self"))
+            except (OSError, ValueError, IndexError):
+                continue
+        return hidden + sum((by_mapping | by_descriptor).values())
+
+    def _mappings(self, pid: str) -> dict[int, int]:
+        size = _virtual_bytes(pid)
+        known = self._mapped.get(pid)
+        if known is not None and known.size == size and known.age < _MAX_AGE:
+            known.age += 1
+            return known.extents
+        extents: dict[int, int] = {}
+        device = f"{os.major(self._device):02x}:{os.minor(self._device):02x}"
+        with open(f"/proc/{pid}/maps", errors="replace") as file:
+            for line in file:
+                span, _, offset, where, inode, *_ = line.split(None, 5)
+                if where == device:
+                    begin, _, end = span.partition("-")
+                    extent = int(offset, 16) + int(end, 16) - int(begin, 16)
+                    extents[int(inode)] = max(extent, extents.get(int(inode), 0))
+        self._mapped[pid] = _Mapped(size, extents)
+        return extents
+
+
+@dataclass(slots=True)
+class _Mapped:
+    """The shared memory in a process's map, by inode, as it was `age` measures ago."""
+
+    size: int
+    extents: dict[int, int]
+    age: int = 0
+
+
+def _shared_memory_device() -> int:
+    """The device number of the file system, mounted nowhere, that all shared memory is on."""
+    with mmap.mmap(-1, _PAGE), open("/proc/self/maps") as file:
+        for line in file:
+            if line.endswith("/dev/zero (deleted)\n"):
+                major, _, minor = line.split(None, 5)[3].partition(":")
+                return os.makedev(int(major, 16), int(minor, 16))
+    raise OSError("no shared memory in /proc/self/maps")
+
+
+def _virtual_bytes(pid: str) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * _PAGE
 
 
 def _rough_bytes(pid: str) -> int:
@@ -28,38 +141,6 @@ def _proportional_bytes(pid: str) -> int:
         if line.startswith("Pss_Anon:"):
             return int(line.split()[1]) * 1024
     return 0
-
-
-def memory_in_use(limit: int, filesystems: tuple[str, ...]) -> int:
-    """Bytes of memory the sandbox uses: anonymous pages of all processes, and files in memory.
-
-    Args:
-        limit: The exact measure is slow, so it is taken only when a quick
-            measure, which is never below it, is above this many bytes.
-        filesystems: Mount points of file systems that live in memory.
-    """
-    files = 0
-    for path in filesystems:
-        with suppress(OSError):
-            numbers = os.statvfs(path)
-            files += (numbers.f_blocks - numbers.f_bfree) * numbers.f_frsize
-    rough = files
-    pids = _process_ids()
-    for pid in pids:
-        with suppress(OSError, ValueError, IndexError):
-            rough += _rough_bytes(pid)
-    if rough <= limit:
-        return rough
-    exact = files
-    for pid in pids:
-        # A process that hides its memory map (not dumpable) is counted roughly.
-        try:
-            exact += _proportional_bytes(pid)
-        except PermissionError:
-            exact += _rough_bytes(pid)
-        except (OSError, ValueError, IndexError):
-            continue
-    return exact
 
 
 def inodes_in_use(path: str) -> int:

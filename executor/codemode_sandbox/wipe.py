@@ -9,6 +9,22 @@ TIME_LIMIT = 0.5
 MAX_DEPTH = 64
 
 
+def marks(path: str) -> tuple[object, ...]:
+    """What code can write on a directory itself, and emptying it does not take away."""
+    status = os.lstat(path)
+    return status.st_mode, status.st_uid, status.st_gid, *os.listxattr(path, follow_symlinks=False)
+
+
+def listing(path: str) -> list[tuple[object, ...]]:
+    """Name, mode and inode of everything directly in a directory, links not followed, and its own marks."""
+    found: list[tuple[object, ...]] = [("", os.lstat(path).st_ino, *marks(path))]
+    with os.scandir(path) as entries:
+        for entry in entries:
+            status = entry.stat(follow_symlinks=False)
+            found.append((entry.name, status.st_mode, status.st_ino))
+    return sorted(found, key=str)
+
+
 def empty_directory(path: str, time_limit: float = TIME_LIMIT) -> bool:
     """Remove everything below `path`, never following a link.
 
