@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--backend", action="append", choices=["docker", "bubblewrap"])
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results.json"))
     options = parser.parse_args()
-    measured = {}
+    measured: dict[str, list[dict[str, object]]] = {}
     print(f"{datetime.now(UTC):%Y-%m-%d}, {_machine()}\n")
     print("| what | backend | median | floor | ratio | reach |\n|---|---|---|---|---|---|")
     for backend in options.backend or ["docker", "bubblewrap"]:

@@ -1,7 +1,6 @@
 """What the rows are compared with."""
 
 import asyncio
-import os
 import queue
 import statistics
 import subprocess
@@ -21,8 +20,8 @@ from jupyter_client.manager import start_new_kernel
 
 
 @contextmanager
-def ipykernel() -> Iterator[tuple[float, Callable[[], None], int]]:
-    """An ordinary kernel: seconds to its first result, a function that runs `1+1` in it, its process id."""
+def ipykernel() -> Iterator[tuple[float, Callable[[], None]]]:
+    """An ordinary kernel: seconds to its first result, and a function that runs `1+1` in it."""
     began = time.perf_counter()
     manager, client = start_new_kernel(kernel_name="python3", stderr=subprocess.DEVNULL)
 
@@ -41,7 +40,7 @@ def ipykernel() -> Iterator[tuple[float, Callable[[], None], int]]:
     try:
         run()
         cold = time.perf_counter() - began
-        yield cold, run, manager.provisioner.pid
+        yield cold, run
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
@@ -91,14 +90,12 @@ print((time.perf_counter() - began) / 300 / len(workers))
 def forks(code: str, preload: str = "") -> tuple[float, float]:
     """Seconds to fork a warm interpreter that runs `code`: one after the other, and per fork on all cores."""
     script = _FORKS.format(code=code, preload=preload)
-    done = subprocess.run(  # noqa: S603 - our own script
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     alone, together = (float(line) for line in done.stdout.split())
     return alone, together
 
 
-class _Echo(grpc.GenericRpcHandler):
+class _Echo(grpc.GenericRpcHandler):  # type: ignore[type-arg] # not generic at run time
     def service(self, handler_call_details: Any) -> Any:
         async def echo(requests: Any, context: Any) -> Any:
             async for request in requests:
@@ -134,7 +131,7 @@ def grpc_round_trip(payload: bytes = b"x" * 100, runs: int = 500) -> float:
             _serve_echo({address!r}, Ready())
             """
         )
-        server = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)  # noqa: S603
+        server = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
         try:
             assert server.stdout is not None
             server.stdout.readline()
@@ -147,7 +144,7 @@ def grpc_round_trip(payload: bytes = b"x" * 100, runs: int = 500) -> float:
 async def _ping(address: str, payload: bytes, runs: int) -> float:
     times = []
     async with grpc.aio.insecure_channel(address) as channel:
-        call = channel.stream_stream("/echo/Echo")()
+        call = channel.stream_stream("/echo/Echo", None, None)(None)  # type: ignore[arg-type]
         for _ in range(runs):
             began = time.perf_counter()
             await call.write(payload)
@@ -177,30 +174,11 @@ def through_a_pipe(size: int) -> float:
     """Seconds for so many bytes from a child process through a pipe."""
     script = f"import sys; sys.stdout.write('x' * {size})"
     began = time.perf_counter()
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as child:  # noqa: S603
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         while child.stdout.read(1 << 20):
             pass
     return time.perf_counter() - began
-
-
-def proportional_bytes(pids: list[int]) -> int:
-    """Memory of processes, each shared page divided by how many share it."""
-    total = 0
-    for pid in pids:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                total += int(line.split()[1]) * 1024
-    return total
-
-
-def descendants(pid: int) -> list[int]:
-    """All processes below one."""
-    found: list[int] = []
-    for task in os.listdir(f"/proc/{pid}/task"):
-        for child in Path(f"/proc/{pid}/task/{task}/children").read_text().split():
-            found += [int(child), *descendants(int(child))]
-    return found
 
 
 def in_parallel(work: Callable[[], object], clients: int, runs: int) -> float:

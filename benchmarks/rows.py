@@ -1,5 +1,6 @@
 """What is measured, on one backend, with every default unchanged."""
 
+import contextlib
 import itertools
 import statistics
 import tempfile
@@ -7,10 +8,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from codemode import Codemode, ComponentRegistry
-
 from benchmarks import floors
 from benchmarks.measure import Row, median_seconds, once
+from codemode import Codemode, ComponentRegistry
 
 MB = 1 << 20
 _TOOL_LOOP = """
@@ -28,15 +28,14 @@ def measure(backend: str) -> Iterator[Row]:
     """Measure every row; yields each as it is there."""
     registry = ComponentRegistry()
     registry.register_tool("echo", lambda text: text)
-    with floors.ipykernel() as (cold, run_in_kernel, _):
+    with floors.ipykernel() as (cold, run_in_kernel):
         warm = median_seconds(run_in_kernel, 200)
     with Codemode.local(registry, backend=backend) as codemode:
         yield from _sessions(codemode, cold, warm)
         yield from _stateless(codemode)
         yield from _moving(codemode)
         if backend == "docker":
-            image = codemode.client_config and _image(codemode)
-            yield _closing(codemode, floors.docker_kill(image))
+            yield _closing(codemode, floors.docker_kill(_image(codemode)))
         yield _new_owners(codemode, cold)
     yield _cold(registry, backend, cold)
     yield from _with_pandas(registry, backend)
@@ -45,7 +44,9 @@ def measure(backend: str) -> Iterator[Row]:
 def _sessions(codemode: Codemode, cold: float, warm: float) -> Iterator[Row]:
     kernel = "ipykernel execute_request"
     with codemode.session() as session:
-        yield Row("warm `1+1` in a session", median_seconds(lambda: session.run("1+1"), 300), kernel, warm, 0.3)
+        yield Row(
+            "warm `1+1` in a session", median_seconds(lambda: session.run("1+1"), 300), kernel, warm, 0.3
+        )
         # Twice, because the first tool call starts a thread.
         session.run(_TOOL_LOOP)
         answer = session.run(_TOOL_LOOP)
@@ -54,11 +55,17 @@ def _sessions(codemode: Codemode, cold: float, warm: float) -> Iterator[Row]:
 
     times = []
     for _ in range(5):
-        fresh = codemode.session()
-        times.append(once(lambda: fresh.run("1+1")))
-        fresh.close()
+        times.append(_first_result(codemode))
+        # Until the pool is full again.
         time.sleep(0.5)
     yield Row("new session to first result", statistics.median(times), "ipykernel cold start", cold, 0.03)
+
+
+def _first_result(codemode: Codemode) -> float:
+    with contextlib.ExitStack() as stack:
+        session = codemode.session()
+        stack.callback(session.close)
+        return once(lambda: session.run("1+1"))
 
 
 def _stateless(codemode: Codemode) -> Iterator[Row]:
@@ -70,7 +77,9 @@ def _stateless(codemode: Codemode) -> Iterator[Row]:
     yield Row("stateless `1+1`", one, "fork of a warm interpreter", fork, 2.5)
     floors.in_parallel(lambda: codemode.execute("1+1"), 16, 300)
     rate = floors.in_parallel(lambda: codemode.execute("1+1"), 16, 1500)
-    yield Row("stateless, 16 clients, per execution", rate, "forks on all cores, per fork", fork_on_all_cores, 2.5)
+    yield Row(
+        "stateless, 16 clients, per execution", rate, "forks on all cores, per fork", fork_on_all_cores, 2.5
+    )
 
 
 def _moving(codemode: Codemode) -> Iterator[Row]:
@@ -83,7 +92,12 @@ def _moving(codemode: Codemode) -> Iterator[Row]:
         pipe = floors.through_a_pipe(100 * MB)
         yield Row("a 100 MB file in", once(lambda: session.put_file(source)), "the same through a pipe", pipe)
         back = Path(folder) / "back"
-        yield Row("a 100 MB file out", once(lambda: session.get_file("100MB", back)), "the same through a pipe", pipe)
+        yield Row(
+            "a 100 MB file out",
+            once(lambda: session.get_file("100MB", back)),
+            "the same through a pipe",
+            pipe,
+        )
 
 
 def _image(codemode: Codemode) -> str:
@@ -122,12 +136,14 @@ def _cold(registry: ComponentRegistry, backend: str, cold: float) -> Row:
         times = []
         for _ in range(3):
             codemode.with_context(client_id=f"cold-{next(_owner)}")
-            session = codemode.session()
-            times.append(once(lambda: session.run("1+1")))
-            session.close()
+            times.append(_first_result(codemode))
     reach = 1.5 if backend == "docker" else 1.0
     return Row(
-        "new session to first result, pool empty", statistics.median(times), "ipykernel cold start", cold, reach
+        "new session to first result, pool empty",
+        statistics.median(times),
+        "ipykernel cold start",
+        cold,
+        reach,
     )
 
 

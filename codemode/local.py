@@ -80,7 +80,9 @@ class LocalExecutor:
         try:
             line = lines.get(timeout=START_SECONDS)
         except queue.Empty:
-            raise ExecutorConnectionError(f"the local executor was not ready within {START_SECONDS:g} s") from None
+            raise ExecutorConnectionError(
+                f"the local executor was not ready within {START_SECONDS:g} s"
+            ) from None
         word, _, address = line.strip().partition(" ")
         if word != "ready":
             self._process.wait(timeout=5)

@@ -289,7 +289,9 @@ def limits_to_proto(limits: Mapping[str, float] | None, execution_timeout: float
         try:
             setattr(message, name, value)
         except (TypeError, ValueError) as error:
-            raise LimitExceededError(f"limits.{name}: {value!r} is not a value for it ({error})", limit=name) from None
+            raise LimitExceededError(
+                f"limits.{name}: {value!r} is not a value for it ({error})", limit=name
+            ) from None
     return message
 
 
@@ -306,4 +308,6 @@ def _json(value: Mapping[str, Any], name: str) -> str:
     try:
         return json.dumps(dict(value)) if value else ""
     except (TypeError, ValueError, RecursionError) as error:
-        raise LimitExceededError(f"{name}: it holds a value that JSON cannot carry ({error})", limit=name) from None
+        raise LimitExceededError(
+            f"{name}: it holds a value that JSON cannot carry ({error})", limit=name
+        ) from None

@@ -14,7 +14,7 @@ from codemode.events import ExecutionEvent, Finished
 from codemode.results import ExecutionResult
 from codemode.wire.execution import RemoteExecution
 from codemode.wire.host_tools import HostTools, failure_of
-from codemode.wire.loop import submit
+from codemode.wire.loop import check_may_wait, submit
 from codemode.wire.transcript import Transcript
 
 if TYPE_CHECKING:
@@ -81,15 +81,19 @@ class RunningExecution:
             ExecutorClientError: The executor could not be reached, or refused.
             KeyboardInterrupt: The person interrupted; the code was interrupted first.
         """
+        result: ExecutionResult | None = None
+        # To the very end, and not to `Finished`: after it comes the KeyboardInterrupt of who interrupted.
         for event in self.events():
             if on_event is not None:
                 on_event(event)
             if isinstance(event, Finished):
-                return event.result
-        raise AssertionError("an execution ends with Finished or raises")
+                result = event.result
+        assert result is not None, "an execution ends with Finished or raises"
+        return result
 
     def events(self) -> Iterator[ExecutionEvent]:
         """Its events as they happen, on this thread; see `result`. Leaving the loop early cancels it."""
+        check_may_wait()
         received: queue.SimpleQueue[pb.ExecuteEvent | BaseException] = queue.SimpleQueue()
         remote = self._begin(received.put)
         interrupted = False
@@ -133,24 +137,24 @@ class RunningExecution:
         if kind == "tool_call":
             binding = self._tools.binding_of(event.tool_call)
             if isinstance(binding, pb.ExecuteRequest):
-                remote.post(binding)
+                remote.answer(event, binding)
             elif binding.is_async:
                 call = self._tools.call_async(binding, event.tool_call)
-                self._connection.loop.call_soon_threadsafe(self._start_on_sdk_loop, remote, call)
+                self._connection.loop.call_soon_threadsafe(self._start_on_sdk_loop, remote, event, call)
             else:
                 try:
-                    remote.post(self._tools.call(binding, event.tool_call))
+                    remote.answer(event, self._tools.call(binding, event.tool_call))
                 except BaseException as error:
-                    remote.post(failure_of(event.tool_call, error))
+                    remote.answer(event, failure_of(event.tool_call, error))
                     raise
         elif kind == "schema_request":
-            remote.post(self._tools.describe(event.schema_request))
+            remote.answer(event, self._tools.describe(event.schema_request))
         elif kind == "input_request":
-            remote.post(self._ask(event.input_request))
+            remote.answer(event, self._ask(event.input_request))
 
-    def _start_on_sdk_loop(self, remote: RemoteExecution, call: Any) -> None:
+    def _start_on_sdk_loop(self, remote: RemoteExecution, event: pb.ExecuteEvent, call: Any) -> None:
         task = self._tools.start(asyncio.get_running_loop().create_task, call)
-        task.add_done_callback(lambda done: None if done.cancelled() else remote.post(done.result()))
+        task.add_done_callback(lambda done: None if done.cancelled() else remote.answer(event, done.result()))
 
     def _ask(self, request: pb.InputRequest) -> pb.ExecuteRequest:
         answer = pb.InputAnswer(request_id=request.request_id)
@@ -162,9 +166,7 @@ class RunningExecution:
 
     # --- coroutines -------------------------------------------------------------------------------
 
-    async def result_async(
-        self, on_event: Callable[[ExecutionEvent], None] | None = None
-    ) -> ExecutionResult:
+    async def result_async(self, on_event: Callable[[ExecutionEvent], None] | None = None) -> ExecutionResult:
         """Follow it to its end without blocking the event loop; cancelling this cancels the execution.
 
         Coroutine tools run as tasks of this loop. Synchronous tools run on its
@@ -216,7 +218,7 @@ class RunningExecution:
             if not isinstance(binding, pb.ExecuteRequest) and binding.is_async:
 
                 async def call() -> None:
-                    remote.post(await self._tools.call_async(binding, event.tool_call))
+                    remote.answer(event, await self._tools.call_async(binding, event.tool_call))
 
                 task = self._tools.start(asyncio.get_running_loop().create_task, call())
                 tasks.add(task)

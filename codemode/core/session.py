@@ -111,7 +111,9 @@ class Session:
             OwnerChangedError: An isolation key has another value than when the session was opened.
         """
         self.open()
-        running = self._begin(code, tools, config, execution_timeout, context, correlation_id, on_input, silent)
+        running = self._begin(
+            code, tools, config, execution_timeout, context, correlation_id, on_input, silent
+        )
         return self._remember(running.result(on_event))
 
     async def run_async(
@@ -129,7 +131,9 @@ class Session:
     ) -> ExecutionResult:
         """The same without blocking; see `run`."""
         await self.open_async()
-        running = self._begin(code, tools, config, execution_timeout, context, correlation_id, on_input, silent)
+        running = self._begin(
+            code, tools, config, execution_timeout, context, correlation_id, on_input, silent
+        )
         return self._remember(await running.result_async(on_event))
 
     def execute(self, code: str, execution_timeout: float | None = None) -> str:

@@ -10,8 +10,9 @@ import grpc
 from codemode_proto.v1 import executor_pb2 as pb
 from codemode_proto.v1.executor_pb2_grpc import ExecutorStub
 
+from codemode.errors import ExecutorClientError
 from codemode.wire.channel import authorization, open_channel
-from codemode.wire.failures import error_for
+from codemode.wire.failures import as_transport_error, error_for
 from codemode.wire.loop import sdk_loop
 from codemode.wire.retry import RetryPolicy
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 # How long a connection may take before the executor counts as not there.
 CONNECT_SECONDS = 5.0
+# The same when it could not be reached a moment ago: time for the next attempt or two.
+RECONNECT_SECONDS = 0.3
 
 
 class Connection:
@@ -44,6 +47,7 @@ class Connection:
         # Which executor process answered last, to tell it from one that was started in its place.
         self.instance = ""
         self._tls = tls
+        self._closed = False
         self._channel: grpc.aio.Channel | None = None
         self._stub: Any = None
 
@@ -54,7 +58,13 @@ class Connection:
 
     @property
     def channel(self) -> grpc.aio.Channel:
-        """The channel, opened now if it was not."""
+        """The channel, opened now if it was not.
+
+        Raises:
+            ExecutorClientError: The connection was closed.
+        """
+        if self._closed:
+            raise ExecutorClientError("this client is closed; make a new one")
         if self._channel is None:
             self._channel = open_channel(self.url, self._tls)
         return self._channel
@@ -67,10 +77,11 @@ class Connection:
         return self._stub
 
     async def close(self) -> None:
-        """Close the channel; streams that are open end."""
+        """Close the channel; streams that are open end, and no other is opened."""
+        self._closed = True
         if self._channel is not None:
             channel, self._channel, self._stub = self._channel, None, None
-            await channel.close()
+            await channel.close(None)
 
     def deadline_for(self, start: pb.Start) -> float:
         """Seconds that a stream may stay open: what the code may take, and the wait beyond it."""
@@ -87,20 +98,22 @@ class Connection:
         state = channel.get_state(try_to_connect=True)
         if state is grpc.ChannelConnectivity.READY:
             return
-        deadline = asyncio.get_running_loop().time() + min(CONNECT_SECONDS, self.timeout)
+        # A failure from before is no answer. gRPC tries again by itself, and tells of success alone.
+        stale = state is grpc.ChannelConnectivity.TRANSIENT_FAILURE
+        patience = RECONNECT_SECONDS if stale else CONNECT_SECONDS
+        deadline = asyncio.get_running_loop().time() + min(patience, self.timeout)
         while state is not grpc.ChannelConnectivity.READY:
             left = deadline - asyncio.get_running_loop().time()
-            if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE or left <= 0:
+            if (state is grpc.ChannelConnectivity.TRANSIENT_FAILURE and not stale) or left <= 0:
                 raise unavailable("the connection was refused, or nothing answered")
             try:
                 await asyncio.wait_for(channel.wait_for_state_change(state), left)
             except TimeoutError:
-                raise unavailable(f"no connection within {min(CONNECT_SECONDS, self.timeout):g} s") from None
+                continue
             state = channel.get_state(try_to_connect=True)
+            stale = False
 
-    async def call(
-        self, make: Callable[[], Awaitable[T]], *, session_id: str = "", retry: bool = True
-    ) -> T:
+    async def call(self, make: Callable[[], Awaitable[T]], *, session_id: str = "", retry: bool = True) -> T:
         """Make a call that may be repeated, with retries.
 
         Raises:
@@ -111,7 +124,8 @@ class Connection:
             tries += 1
             try:
                 return await make()
-            except grpc.aio.AioRpcError as error:
+            except grpc.aio.AioRpcError as raised:
+                error = as_transport_error(raised)
                 wait = self.retry.wait_after(error, tries) if retry else None
                 if wait is None:
                     raise error_for(error, self.url, session_id=session_id, tries=tries) from None
@@ -121,5 +135,5 @@ class Connection:
 def unavailable(details: str) -> grpc.aio.AioRpcError:
     """An error as gRPC would raise it for an executor that is not there."""
     return grpc.aio.AioRpcError(
-        grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata(), details
+        grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata(), details, None
     )

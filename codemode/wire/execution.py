@@ -19,7 +19,7 @@ import grpc
 from codemode_proto.v1 import executor_pb2 as pb
 
 from codemode.errors import ProtocolError
-from codemode.wire.failures import error_for
+from codemode.wire.failures import as_transport_error, error_for, instance_of
 
 if TYPE_CHECKING:
     from codemode.wire.connection import Connection
@@ -27,11 +27,9 @@ if TYPE_CHECKING:
 Sink = Callable[["pb.ExecuteEvent | BaseException"], None]
 """Takes every event once and in order, at last `finished` or an error; called on the SDK's loop."""
 
-_QUESTIONS = {
-    "tool_call": ("call_id", "tool_answer"),
-    "schema_request": ("request_id", "schema_answer"),
-    "input_request": ("request_id", "input_answer"),
-}
+_REFUSALS = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
+_QUESTIONS = {"tool_call": "call_id", "schema_request": "request_id", "input_request": "request_id"}
+"""Kinds of event that want an answer, and where each has its number."""
 
 
 class RemoteExecution:
@@ -50,10 +48,11 @@ class RemoteExecution:
         self._sink = sink
         self._idempotent = idempotent
         self._outbox: asyncio.Queue[pb.ExecuteRequest] = asyncio.Queue()
-        # By request id: None while the caller works on it.
-        self._answers: dict[int, pb.ExecuteRequest | None] = {}
+        # Questions by their request id, and the caller's answers to them: None while it works on one.
+        self._asked: dict[int, tuple[pb.ExecuteEvent, pb.ExecuteRequest | None]] = {}
         self._last = 0
         self._finished = False
+        self._cancelled = False
         # Whether the request may have reached an executor, and which one would have run it.
         self._sent = False
         self._instance = ""
@@ -61,16 +60,25 @@ class RemoteExecution:
     # --- for the caller's thread ------------------------------------------------------------------
 
     def post(self, request: pb.ExecuteRequest) -> None:
-        """Send an answer, an interrupt or a cancel; from any thread."""
+        """Send an interrupt or a cancel; from any thread."""
         self._connection.loop.call_soon_threadsafe(self._post, request)
 
     def _post(self, request: pb.ExecuteRequest) -> None:
-        kind = request.WhichOneof("message")
-        for key, answer in _QUESTIONS.values():
-            if kind == answer:
-                # Remembered, because the executor may ask again on another stream.
-                self._answers[getattr(getattr(request, answer), key)] = request
+        self._cancelled = self._cancelled or request.WhichOneof("message") == "cancel"
         self._outbox.put_nowait(request)
+
+    def answer(self, question: pb.ExecuteEvent, request: pb.ExecuteRequest) -> None:
+        """Send the answer to a question; from any thread."""
+        self._connection.loop.call_soon_threadsafe(self._answer, question, request)
+
+    def _answer(self, question: pb.ExecuteEvent, request: pb.ExecuteRequest) -> None:
+        number = _request_id(question)
+        asked, _ = self._asked.get(number, (None, None))
+        # Another one has its number when the code runs again and this one was asked by its first run.
+        if asked is question:
+            # Remembered, because the executor may ask again on another stream.
+            self._asked[number] = question, request
+            self._outbox.put_nowait(request)
 
     # --- on the SDK's loop ------------------------------------------------------------------------
 
@@ -86,24 +94,31 @@ class RemoteExecution:
                 if self._last > before:
                     # It got on since: the next failure is a first one again.
                     tries = 1
-                if not await self._may_retry(error, tries):
+                if not await self._may_retry(as_transport_error(error), tries):
                     return
             except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the caller waits for a word
                 self._sink(error)
                 return
 
     async def _may_retry(self, error: grpc.aio.AioRpcError, tries: int) -> bool:
-        unknown = self._sent and error.code() in (
-            grpc.StatusCode.UNAVAILABLE,
-            grpc.StatusCode.UNKNOWN,
-            grpc.StatusCode.INTERNAL,
-            grpc.StatusCode.CANCELLED,
+        # Refused by the executor itself, for want of room or of a sandbox: it was not begun.
+        refused = self._last == 0 and bool(instance_of(error)) and error.code() in _REFUSALS
+        unknown = (
+            self._sent
+            and not refused
+            and error.code()
+            in (
+                grpc.StatusCode.UNAVAILABLE,
+                grpc.StatusCode.UNKNOWN,
+                grpc.StatusCode.INTERNAL,
+                grpc.StatusCode.CANCELLED,
+            )
         )
         if self._start.attach_only and error.code() is grpc.StatusCode.NOT_FOUND:
             # This executor does not know it. If it is the one the request went to, nothing ever ran.
-            if self._idempotent or (self._instance and _instance_of(error) == self._instance):
-                self._start.attach_only = False
-                self._sent = False
+            same_executor = bool(self._instance) and instance_of(error) == self._instance
+            if self._idempotent or (same_executor and self._last == 0):
+                self._begin_anew()
                 return True
             unknown = True
         wait = self._connection.retry.wait_after(error, tries)
@@ -119,17 +134,23 @@ class RemoteExecution:
                 )
             )
             return False
-        # Refused for want of room: it was not begun, and the executor has forgotten it.
-        refused = error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and self._last == 0
-        if self._sent and not refused:
+        if refused:
+            self._start.attach_only = self._sent = False
+        elif self._sent:
             self._start.attach_only = True
         await asyncio.sleep(wait)
         return True
 
+    def _begin_anew(self) -> None:
+        self._start.attach_only = self._sent = False
+        self._last = 0
+        self._asked.clear()
+        self._outbox = asyncio.Queue()
+
     async def _follow(self) -> None:
+        # Until the channel is connected nothing can have been sent, so nothing can have run.
+        await self._connection.until_connected()
         if not self._sent:
-            # Until the channel is connected nothing can have been sent, so nothing can have run.
-            await self._connection.until_connected()
             self._instance = self._connection.instance
         call = self._connection.stub.Execute(
             timeout=self._connection.deadline_for(self._start), metadata=self._connection.metadata
@@ -139,10 +160,13 @@ class RemoteExecution:
         try:
             self._sent = True
             await call.write(pb.ExecuteRequest(start=self._start))
+            if self._cancelled:
+                # It may have been on its way when the last stream broke, and nothing asks for it again.
+                await call.write(pb.ExecuteRequest(cancel=pb.Cancel()))
             writer = asyncio.ensure_future(self._write(call))
             while True:
                 event = await call.read()
-                if event is grpc.aio.EOF:
+                if event is grpc.aio.EOF:  # type: ignore[attr-defined] # missing in the stubs
                     break
                 for each in event.batch or (event,):
                     self._receive(each)
@@ -170,15 +194,14 @@ class RemoteExecution:
     def _receive(self, event: pb.ExecuteEvent) -> None:
         kind = event.WhichOneof("message") or ""
         if kind in _QUESTIONS:
-            key, _ = _QUESTIONS[kind]
-            number = getattr(getattr(event, kind), key)
-            if number in self._answers:
-                answered = self._answers[number]
-                if answered is not None:
-                    self._outbox.put_nowait(answered)
+            number = _request_id(event)
+            if number in self._asked:
+                _, answer = self._asked[number]
+                if answer is not None:
+                    self._outbox.put_nowait(answer)
                 self._last = max(self._last, event.number)
                 return
-            self._answers[number] = None
+            self._asked[number] = event, None
         elif event.number <= self._last:
             return
         if event.number > self._last + 1:
@@ -190,11 +213,10 @@ class RemoteExecution:
         self._sink(event)
 
 
-def _instance_of(error: grpc.aio.AioRpcError) -> str:
-    for key, value in error.trailing_metadata() or ():
-        if key == "codemode-instance":
-            return str(value)
-    return ""
+def _request_id(question: pb.ExecuteEvent) -> int:
+    kind = question.WhichOneof("message") or ""
+    number: int = getattr(getattr(question, kind), _QUESTIONS[kind])
+    return number
 
 
 async def _as_error(call: Any) -> grpc.aio.AioRpcError:
@@ -203,6 +225,5 @@ async def _as_error(call: Any) -> grpc.aio.AioRpcError:
         await call.initial_metadata(),
         await call.trailing_metadata(),
         await call.details(),
+        None,
     )
-
-

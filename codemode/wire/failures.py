@@ -24,12 +24,33 @@ RETRYABLE = (
 
 # gRPC's own words for a message above the limit, which no retry will shrink.
 _TOO_LARGE = re.compile(r"larger than max|message too large", re.IGNORECASE)
+_BROKEN = ("Internal error from Core", "Stream removed")
 _FIELD = re.compile(r"^([a-z_][a-z0-9_.]*): ")
 
 
 def is_too_large(error: grpc.aio.AioRpcError) -> bool:
     """Whether the error says that a message was above the limit."""
-    return error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and bool(_TOO_LARGE.search(error.details() or ""))
+    return error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and bool(
+        _TOO_LARGE.search(error.details() or "")
+    )
+
+
+def as_transport_error(error: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
+    """The error, with status UNAVAILABLE when it was the connection that broke.
+
+    gRPC says INTERNAL or UNKNOWN, and these words, when a connection breaks
+    while a message is being written; no executor answers with them.
+    """
+    if error.code() not in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN):
+        return error
+    if not (error.details() or "").startswith(_BROKEN):
+        return error
+    return grpc.aio.AioRpcError(
+        grpc.StatusCode.UNAVAILABLE,
+        error.initial_metadata(),
+        error.trailing_metadata(),
+        "the connection broke",
+    )
 
 
 def retry_after_seconds(error: grpc.aio.AioRpcError) -> float | None:
@@ -41,6 +62,14 @@ def retry_after_seconds(error: grpc.aio.AioRpcError) -> float | None:
             except ValueError:
                 return None
     return None
+
+
+def instance_of(error: grpc.aio.AioRpcError) -> str:
+    """Which executor process answered with this error; empty when it was no executor that did."""
+    for key, value in error.trailing_metadata() or ():
+        if key == "codemode-instance":
+            return str(value)
+    return ""
 
 
 def error_for(
@@ -67,7 +96,7 @@ def error_for(
     times = f" (tried {tries} times)" if tries > 1 else ""
     match = _FIELD.match(details)
     field = match[1] if match else ""
-    if outcome_unknown:
+    if outcome_unknown or code is grpc.StatusCode.DATA_LOSS:
         return ExecutorConnectionError(
             f"the connection to the executor at {url} was lost while the code ran{times}, and whether it ran to "
             "its end is unknown; nothing was run again. Look at what it should have done before you repeat it, "
@@ -75,6 +104,12 @@ def error_for(
             correlation_id=correlation_id,
             status=status,
             outcome_unknown=True,
+        )
+    if code is grpc.StatusCode.UNAVAILABLE and instance_of(error):
+        return ExecutorConnectionError(
+            f"the executor at {url} can run nothing now{times}: {details}",
+            correlation_id=correlation_id,
+            status=status,
         )
     if code is grpc.StatusCode.UNAVAILABLE:
         return ExecutorConnectionError(
@@ -104,5 +139,7 @@ def error_for(
             f"{details}{times}", limit=field, correlation_id=correlation_id, status=status
         )
     return ExecutorClientError(
-        f"the executor at {url} answered {status}: {details}{times}", correlation_id=correlation_id, status=status
+        f"the executor at {url} answered {status}: {details}{times}",
+        correlation_id=correlation_id,
+        status=status,
     )

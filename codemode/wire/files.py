@@ -25,7 +25,9 @@ PIECE = 1 << 20
 MAX_SECONDS = 3600.0
 
 
-async def put(connection: Connection, session_id: str, context: pb.Context, source: Path, target: str) -> None:
+async def put(
+    connection: Connection, session_id: str, context: pb.Context, source: Path, target: str
+) -> None:
     """Send a file. Raises ProtocolError when what arrived is not what was sent."""
     digest = hashlib.sha256()
     with source.open("rb") as file:
@@ -45,10 +47,14 @@ async def put(connection: Connection, session_id: str, context: pb.Context, sour
         except grpc.aio.AioRpcError as error:
             raise error_for(error, connection.url, session_id=session_id) from None
     if answer.sha256 != digest.hexdigest():
-        raise ProtocolError(f"the file {target!r} did not arrive as it was sent; it may have changed meanwhile")
+        raise ProtocolError(
+            f"the file {target!r} did not arrive as it was sent; it may have changed meanwhile"
+        )
 
 
-async def get(connection: Connection, session_id: str, context: pb.Context, source: str, target: Path) -> None:
+async def get(
+    connection: Connection, session_id: str, context: pb.Context, source: str, target: Path
+) -> None:
     """Fetch a file. The target appears when all of it is there, or not at all."""
     request = pb.GetFileRequest(session_id=session_id, context=context, path=source)
     descriptor, partial = await asyncio.to_thread(

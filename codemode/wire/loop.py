@@ -17,21 +17,23 @@ T = TypeVar("T")
 
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
+_thread: threading.Thread | None = None
 _owner = 0
 
 
 def sdk_loop() -> asyncio.AbstractEventLoop:
     """The running event loop; started at the first call in this process."""
-    global _loop, _owner
+    global _loop, _thread, _owner
     with _lock:
         # After a fork the thread is not there any more.
         if _loop is None or _owner != os.getpid():
             loop = asyncio.new_event_loop()
             started = threading.Event()
             loop.call_soon(started.set)
-            threading.Thread(target=loop.run_forever, name="codemode", daemon=True).start()
+            thread = threading.Thread(target=loop.run_forever, name="codemode", daemon=True)
+            thread.start()
             started.wait()
-            _loop, _owner = loop, os.getpid()
+            _loop, _thread, _owner = loop, thread, os.getpid()
         return _loop
 
 
@@ -41,8 +43,31 @@ def submit(work: Coroutine[Any, Any, T]) -> Future[T]:
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine on the SDK's loop and wait for it, from any other thread."""
+    """Run a coroutine on the SDK's loop and wait for it, from any other thread.
+
+    Raises:
+        RuntimeError: This is the SDK's loop, see `check_may_wait`.
+    """
+    try:
+        check_may_wait()
+    except RuntimeError:
+        work.close()
+        raise
     return submit(work).result()
+
+
+def check_may_wait() -> None:
+    """Make sure that this thread may wait for the SDK's loop.
+
+    Raises:
+        RuntimeError: It is the loop's own thread, which would wait for itself for ever:
+            a coroutine tool, called by synchronous code, runs here.
+    """
+    if threading.current_thread() is _thread:
+        raise RuntimeError(
+            "a coroutine tool cannot wait for the executor without blocking itself; "
+            "await the asynchronous form of the call, such as execute_async()"
+        )
 
 
 async def run_async(work: Coroutine[Any, Any, T]) -> T:

@@ -62,6 +62,9 @@ class Transcript:
         if kind == "input_request":
             return InputRequested(event.input_request.prompt, event.input_request.password)
         if kind == "started":
+            # Code that may run twice runs again: what its first run said does not count.
+            self._text = {"stdout": [], "stderr": []}
+            self._outputs = []
             self._started = Started(
                 event.started.backend, event.started.sandbox_id, limits_as_dict(event.started.limits)
             )
@@ -93,9 +96,7 @@ class Transcript:
         display_id = update.transient.get("display_id")
         for index, output in enumerate(self._outputs):
             if display_id is not None and output.transient.get("display_id") == display_id:
-                self._outputs[index] = RichOutput(
-                    output.kind, update.data, update.metadata, output.transient
-                )
+                self._outputs[index] = RichOutput(output.kind, update.data, update.metadata, output.transient)
 
     def _result(self, finished: pb.Finished) -> ExecutionResult:
         details = _details(finished.error) if finished.HasField("error") else None

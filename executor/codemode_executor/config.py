@@ -2,14 +2,24 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from codemode_executor.limits import CEILINGS, Limits, change, flatten
+from codemode_executor.limits import CEILINGS, FLOORS, Limits, change, flatten
 
 BackendName = Literal["auto", "docker", "bubblewrap"]
+
+
+def _split(value: Any) -> Any:
+    return (
+        tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+    )
+
+
+# NoDecode: else the environment's value would have to be JSON.
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 
 
 def _default_ceiling() -> int:
@@ -36,7 +46,7 @@ class ExecutorConfig(BaseSettings):
     docker_runtime: str = Field(
         "", description="OCI runtime, such as runsc for gVisor; empty for the engine's own."
     )
-    preload: Annotated[tuple[str, ...], NoDecode] = Field(
+    preload: Names = Field(
         (), description="Modules loaded before code arrives, comma-separated, such as numpy,pandas."
     )
     warm: int = Field(2, ge=0, description="Sandboxes kept ready for the next owner.")
@@ -48,18 +58,20 @@ class ExecutorConfig(BaseSettings):
     sandbox_uses: int = Field(500, ge=1, description="Executions after which a sandbox is replaced.")
     max_queue: int = Field(256, ge=0, description="Executions that may wait for a sandbox.")
     max_queue_per_owner: int = Field(64, ge=0, description="The same for one owner.")
-    isolation_keys: Annotated[tuple[str, ...], NoDecode] = Field(
+    isolation_keys: Names = Field(
         ("client_id", "tenant_id", "user_id", "session_id"),
         description="Context variables whose values, with the API key's identity, make an owner.",
     )
-    max_code_bytes: int = Field(1 << 20, description="Longest code.")
+    max_code_bytes: int = Field(1 << 20, ge=1, description="Longest code.")
     max_context_bytes: int = Field(64 << 10, description="Longest context, and longest config, as JSON.")
     max_message_bytes: int = Field(
         64 << 20, description="Longest message on the wire, tool arguments included."
     )
-    journal_entries: int = Field(10_000, description="Executions remembered.")
-    journal_bytes: int = Field(256 << 20, description="Bytes of events remembered.")
-    journal_seconds: float = Field(900.0, description="An execution is forgotten this long after its end.")
+    journal_entries: int = Field(10_000, ge=1, description="Executions remembered.")
+    journal_bytes: int = Field(256 << 20, ge=0, description="Bytes of events remembered.")
+    journal_seconds: float = Field(
+        900.0, ge=0, description="An execution is forgotten this long after its end."
+    )
     vanished_seconds: float = Field(
         30.0, description="A stateless execution whose client vanished is killed after."
     )
@@ -72,16 +84,45 @@ class ExecutorConfig(BaseSettings):
     allow_insecure: bool = Field(False, description="Allow plain text on an address that is not loopback.")
     reflection: bool = Field(False, description="Serve gRPC reflection.")
     metrics: str = Field("", description="HOST:PORT of Prometheus metrics; empty for none.")
-    timeout_seconds: float = Limits().timeout_seconds
-    memory_bytes: int = Limits().sandbox.memory_bytes
-    cpus: float = Limits().sandbox.cpus
-    processes: int = Limits().sandbox.processes
-    tmp_bytes: int = Limits().sandbox.tmp_bytes
-    max_timeout_seconds: float = CEILINGS.timeout_seconds
-    max_memory_bytes: int = CEILINGS.sandbox.memory_bytes
-    max_cpus: float = CEILINGS.sandbox.cpus
-    max_processes: int = CEILINGS.sandbox.processes
-    max_tmp_bytes: int = CEILINGS.sandbox.tmp_bytes
+    timeout_seconds: float = Field(
+        Limits().timeout_seconds, description="Wall time of code whose request asks for no other."
+    )
+    memory_bytes: int = Field(
+        Limits().sandbox.memory_bytes,
+        description="Memory of a sandbox, the sum over its processes and files.",
+    )
+    cpus: float = Field(
+        Limits().sandbox.cpus, description="Processors of a sandbox; 0.5 is half the time of one."
+    )
+    processes: int = Field(
+        Limits().sandbox.processes, description="Processes and threads of a sandbox at once."
+    )
+    tmp_bytes: int = Field(
+        Limits().sandbox.tmp_bytes, description="Size of a sandbox's /tmp, which holds the working directory."
+    )
+    max_timeout_seconds: float = Field(
+        CEILINGS.timeout_seconds, description="Longest wall time that a request may ask for."
+    )
+    max_memory_bytes: int = Field(
+        CEILINGS.sandbox.memory_bytes, description="Most memory that a request may ask for."
+    )
+    max_cpus: float = Field(CEILINGS.sandbox.cpus, description="Most processors that a request may ask for.")
+    max_processes: int = Field(
+        CEILINGS.sandbox.processes, description="Most processes that a request may ask for."
+    )
+    max_tmp_bytes: int = Field(
+        CEILINGS.sandbox.tmp_bytes, description="Largest /tmp that a request may ask for."
+    )
+
+    @model_validator(mode="after")
+    def _limits_agree(self) -> Self:
+        for name in _SETTABLE:
+            value, ceiling = getattr(self, name), getattr(self, f"max_{name}")
+            if not FLOORS[name] <= value:
+                raise ValueError(f"{name}: {value:,} is below the least that works, {FLOORS[name]:,}")
+            if not value <= ceiling:
+                raise ValueError(f"{name}: {value:,} is above max_{name}, {ceiling:,}")
+        return self
 
     @property
     def default_limits(self) -> Limits:

@@ -54,6 +54,12 @@ class ConflictError(ServiceError):
     code = grpc.StatusCode.ALREADY_EXISTS
 
 
+class OutcomeForgottenError(ServiceError):
+    """The execution ended, but how is not known any more."""
+
+    code = grpc.StatusCode.DATA_LOSS
+
+
 class OverloadedError(ServiceError):
     """No room now."""
 

@@ -27,13 +27,20 @@ from codemode_executor.reports import (
     out_of_memory,
     report_of,
     timed_out,
+    too_many_calls,
     violation,
 )
 
 # Tells this process from another that was started in its place.
 INSTANCE = secrets.token_hex(8)
 MAX_OPEN_CALLS = 1000
+# Arguments of calls that wait for an answer; one call may have more.
+MAX_OPEN_BYTES = 128 << 20
 MAX_NAME = 256
+# What an event costs in memory here, however little is in it.
+_EVENT_BYTES = 512
+# One event of output or display for so many bytes of `output_bytes`, and a thousand for the smallest.
+_BYTES_PER_PIECE, _LEAST_PIECES = 128, 1000
 _PIECE = 65_536
 # Code that says nothing for so long is reported as started.
 _STARTED_SECONDS = 0.05
@@ -93,11 +100,16 @@ class Execution:
         self._stopping: Callable[[], pb.ErrorDetails] | None = None
         self._output_bytes = 0
         self._output_cut = 0
+        self._pieces_left = _LEAST_PIECES + limits.output_bytes // _BYTES_PER_PIECE
         self._decoders = {
             name: codecs.getincrementaldecoder("utf-8")("replace") for name in ("stdout", "stderr", "1", "2")
         }
         self._calls: dict[int, pb.ToolCallRecord] = {}
         self._open: dict[int, pb.ExecuteEvent] = {}
+        self._open_bytes = 0
+        self._input_allowed = False
+        # Questions that are not calls, and calls refused for being too many.
+        self._questions = self._refusals = 0
         self._rate = RateLimit(limits.tool_calls_per_second)
         self._notices: list[pb.LimitNotice] = []
 
@@ -106,6 +118,11 @@ class Execution:
         """Whether the last event is there."""
         return self.ended.done()
 
+    @property
+    def begun(self) -> bool:
+        """Whether its code was sent to a sandbox."""
+        return self._sandbox is not None
+
     # --- running ----------------------------------------------------------------------------
 
     def run(
@@ -113,6 +130,7 @@ class Execution:
     ) -> None:
         """Send the code to the interpreter of a sandbox that is leased for it."""
         self._sandbox = sandbox
+        self._input_allowed = start.allow_input
         # Sent with the first event after it: on its own it would cost as much as the result.
         self._record(
             started=pb.Started(
@@ -201,6 +219,7 @@ class Execution:
             self._call(_positive(head["id"]), _text(head["name"], MAX_NAME), body.decode())
         elif message.kind == MessageKind.SCHEMA_REQUEST:
             request = pb.SchemaRequest(request_id=_positive(head["id"]), name=_text(head["name"], MAX_NAME))
+            self._count_question()
             self._ask(request.request_id, schema_request=request)
         elif message.kind == MessageKind.INPUT_REQUEST:
             asked = pb.InputRequest(
@@ -208,7 +227,11 @@ class Execution:
                 prompt=_text(head["prompt"], 10_000),
                 password=bool(head["password"]),
             )
-            self._ask(asked.request_id, input_request=asked)
+            self._count_question()
+            if self._input_allowed:
+                self._ask(asked.request_id, input_request=asked)
+            else:
+                self._tell(MessageKind.INPUT_ANSWER, {"id": asked.request_id, "eof": True})
         elif message.kind == MessageKind.DONE:
             self._done(head, body)
         else:
@@ -232,7 +255,8 @@ class Execution:
     def on_violation(self, reason: str) -> None:  # noqa: D102
         self.spoiled = True
         if not self.finished:
-            self._finish(error=violation(reason))
+            # An interrupt may cut a message in two; then that is not why it ended.
+            self._finish(error=self._stopping() if self._stopping is not None else violation(reason))
 
     def on_lost(self) -> None:  # noqa: D102
         self.spoiled = True
@@ -254,7 +278,7 @@ class Execution:
                 else died(None, None, self.has_session)
             )
 
-    def _output(self, stream: pb.Output.Stream, decoder: str, data: bytes) -> None:
+    def _output(self, stream: pb.Output.Stream.ValueType, decoder: str, data: bytes) -> None:
         left = self.limits.output_bytes - self._output_bytes
         if self._output_cut or len(data) > left:
             # Nothing after the first cut, so that it is at one place.
@@ -275,14 +299,19 @@ class Execution:
             # Nobody has been sent it yet, so many small pieces become one event.
             last.output.text += text
             self.size += len(text)
-        else:
+        elif self._pieces_left > 0:
+            self._pieces_left -= 1
             self._emit(output=pb.Output(stream=stream, text=text))
+        else:
+            self._output_cut += len(data)
 
-    def _display(self, kind: pb.Display.Kind, body: bytes) -> None:
-        if self._output_cut or self._output_bytes + len(body) > self.limits.output_bytes:
-            self._output_cut += len(body)
+    def _display(self, kind: pb.Display.Kind.ValueType, body: bytes) -> None:
+        room = self.limits.output_bytes - self._output_bytes
+        if self._output_cut or len(body) > room or self._pieces_left <= 0:
+            self._output_cut += max(1, len(body))
             return
         self._output_bytes += len(body)
+        self._pieces_left -= 1
         self._emit(display=pb.Display(kind=kind, content_json=body.decode()))
 
     def _done(self, head: Mapping[str, Any], body: bytes) -> None:
@@ -305,11 +334,16 @@ class Execution:
     def _call(self, call_id: int, name: str, arguments: str) -> None:
         if call_id in self._calls:
             raise ValueError("a call id twice")
+        if self._refusals >= MAX_OPEN_CALLS:
+            # Answering for ever would fill the memory of this process with answers that nobody reads.
+            self._stop(lambda: too_many_calls(self.limits, self.has_session), self._grace)
+            return
         record = pb.ToolCallRecord(call_id=call_id, name=name, started_us=self._elapsed_us())
         self._calls[call_id] = record
         if len(self._calls) > self.limits.tool_calls:
             # Not kept: the list is bounded as the calls are.
             del self._calls[call_id]
+            self._refusals += 1
             limit = self.limits.tool_calls
             self._refuse(call_id, record, "LimitExceeded", f"tool_calls: the limit of {limit:,} is reached")
         elif self._tools is not None and name not in self._tools:
@@ -318,6 +352,9 @@ class Execution:
             self._refuse(
                 call_id, record, "LimitExceeded", f"{MAX_OPEN_CALLS} calls are open already; wait for some"
             )
+        elif self._open_bytes and self._open_bytes + len(arguments) > MAX_OPEN_BYTES:
+            open_bytes = f"{self._open_bytes:,} bytes of arguments are open already"
+            self._refuse(call_id, record, "LimitExceeded", f"{open_bytes}; wait for some calls")
         elif (delay := self._rate.delay()) is None:
             limit = self.limits.tool_calls_per_second
             self._refuse(
@@ -325,6 +362,7 @@ class Execution:
             )
         else:
             call = pb.ToolCall(call_id=call_id, name=name, arguments_json=arguments)
+            self._open_bytes += len(arguments)
             if delay > 0:
                 self._after(delay, lambda: self._ask(call_id, tool_call=call))
             else:
@@ -334,6 +372,11 @@ class Execution:
         record.duration_us = self._elapsed_us() - record.started_us
         record.error = f"{kind}: {message}"
         self._tell(MessageKind.TOOL_ANSWER, {"id": call_id, "type": kind, "message": message})
+
+    def _count_question(self) -> None:
+        self._questions += 1
+        if self._questions > self.limits.tool_calls + MAX_OPEN_CALLS or len(self._open) >= 2 * MAX_OPEN_CALLS:
+            raise ValueError("too many questions")
 
     def _ask(self, request_id: int, **message: Any) -> None:
         """Put a question to the caller; it stays open, and is asked again, until it is answered."""
@@ -383,6 +426,12 @@ class Execution:
         if event is None or event.WhichOneof("message") != kind or self.finished:
             return False
         del self._open[request_id]
+        if kind == "tool_call":
+            # Whoever could answer has seen the arguments, so they need not be kept for a second look.
+            length = len(event.tool_call.arguments_json)
+            event.tool_call.ClearField("arguments_json")
+            self._open_bytes -= length
+            self.size -= length
         return True
 
     def _tell(self, kind: MessageKind, head: dict[str, Any], body: bytes = b"") -> None:
@@ -402,7 +451,7 @@ class Execution:
     def _record(self, **message: Any) -> pb.ExecuteEvent:
         event = pb.ExecuteEvent(number=len(self.events) + 1, **message)
         self.events.append(event)
-        self.size += event.ByteSize()
+        self.size += event.ByteSize() + _EVENT_BYTES
         return event
 
     def _wake(self) -> None:
@@ -426,6 +475,8 @@ class Execution:
             message = (
                 f"output was cut: {self._output_cut:,} bytes above output_bytes={self.limits.output_bytes:,}"
             )
+            if self._pieces_left <= 0:
+                message += ", which also bounds the number of displays and changes between streams"
             self._notices.append(pb.LimitNotice(limit="output_bytes", message=message))
         state = pb.SESSION_NONE
         if self.has_session:

@@ -5,7 +5,7 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 
 from codemode_executor.backends.base import Backend, Sandbox
@@ -48,6 +48,7 @@ class Pool:
         idle_seconds: How long an owner's unused sandbox is kept.
         max_uses: Leases after which a sandbox is replaced.
         queue: Where leases wait when the ceiling is reached.
+        on_start: Called with the seconds that each sandbox took to start.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Pool:
         idle_seconds: float,
         max_uses: int,
         queue: FairQueue,
+        on_start: Callable[[float], None],
     ) -> None:
         self.backend = backend
         self._limits = limits
@@ -68,10 +70,11 @@ class Pool:
         self._idle_seconds = idle_seconds
         self._max_uses = max_uses
         self._queue = queue
+        self._on_start = on_start
         self._warm: deque[Sandbox] = deque()
         self._idle: dict[Owner, list[Lease]] = {}
-        # Every sandbox that exists or is about to.
-        self._count = 0
+        # Every sandbox that exists or is about to; among them those that start, and those being killed.
+        self._count = self._starting = self._ending = 0
         self._low = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
@@ -107,6 +110,24 @@ class Pool:
         """How many exist."""
         return self._count
 
+    @property
+    def waiting(self) -> int:
+        """How many leases wait for one."""
+        return len(self._queue)
+
+    @property
+    def states(self) -> Mapping[str, int]:
+        """How many there are in each state; together they are `count`."""
+        idle = sum(map(len, self._idle.values()))
+        unleased = len(self._warm) + idle + self._starting + self._ending
+        return {
+            "warm": len(self._warm),
+            "idle": idle,
+            "leased": self._count - unleased,
+            "starting": self._starting,
+            "ending": self._ending,
+        }
+
     # --- leasing --------------------------------------------------------------------------------
 
     async def lease(self, owner: Owner, limits: SandboxLimits) -> Lease:
@@ -123,8 +144,10 @@ class Pool:
                 return lease
             if (sandbox := self._take_warm(limits)) is not None:
                 return Lease(sandbox, owner, uses=1)
-            if self._count < self._ceiling or self._evict(owner):
+            if self._count < self._ceiling:
                 return Lease(await self._start(limits), owner, uses=1)
+            if (least_used := self._take_least_used()) is not None:
+                return Lease(await self._start(limits, instead_of=least_used), owner, uses=1)
             await self._queue.wait(owner)
 
     def _take_idle(self, owner: Owner, limits: SandboxLimits) -> Lease | None:
@@ -146,24 +169,28 @@ class Pool:
             self._count -= 1
         return None
 
-    def _evict(self, owner: Owner) -> bool:
-        """Make room by removing what is used least: a warm sandbox of other limits, or somebody's idle one."""
-        idle = [lease for leases in self._idle.values() for lease in leases]
+    def _take_least_used(self) -> Sandbox | None:
+        """A sandbox that can make room: a warm one of other limits, or somebody's idle one."""
         if self._warm:
-            self._discard(self._warm.pop())
-        elif idle:
-            oldest = min(idle, key=lambda lease: lease.idle_since)
-            self._idle[oldest.owner].remove(oldest)
-            if not self._idle[oldest.owner]:
-                del self._idle[oldest.owner]
-            self._discard(oldest.sandbox)
-        else:
-            return False
-        return True
+            return self._warm.pop()
+        idle = [lease for leases in self._idle.values() for lease in leases]
+        if not idle:
+            return None
+        oldest = min(idle, key=lambda lease: lease.idle_since)
+        self._idle[oldest.owner].remove(oldest)
+        if not self._idle[oldest.owner]:
+            del self._idle[oldest.owner]
+        return oldest.sandbox
 
-    async def _start(self, limits: SandboxLimits) -> Sandbox:
-        self._count += 1
+    async def _start(self, limits: SandboxLimits, instead_of: Sandbox | None = None) -> Sandbox:
+        """Start a sandbox; one that it replaces is gone before, and leaves it its place below the ceiling."""
+        if instead_of is None:
+            self._count += 1
+        self._starting += 1
+        began = time.monotonic()
         try:
+            if instead_of is not None:
+                await instead_of.kill()
             sandbox = await self.backend.start(limits)
         except BaseException as error:
             self._count -= 1
@@ -171,6 +198,9 @@ class Pool:
             if isinstance(error, BackendError):
                 self.failure = str(error)
             raise
+        finally:
+            self._starting -= 1
+        self._on_start(time.monotonic() - began)
         self.failure = ""
         return sandbox
 
@@ -191,9 +221,11 @@ class Pool:
         self._spawn(self._remove(sandbox))
 
     async def _remove(self, sandbox: Sandbox) -> None:
+        self._ending += 1
         try:
             await sandbox.kill()
         finally:
+            self._ending -= 1
             self._count -= 1
             self._low.set()
             self._queue.wake()
@@ -207,6 +239,8 @@ class Pool:
             while len(self._warm) < self._warm_wanted and self._count < self._ceiling:
                 try:
                     self._warm.append(await self._start(self._limits))
+                    # Somebody may have found the ceiling reached while it started.
+                    self._queue.wake()
                 except BackendError as error:
                     log.warning("no sandbox could be started", extra={"reason": str(error)})
                     await asyncio.sleep(RETRY_SECONDS)

@@ -32,9 +32,9 @@ class FairQueue:
         """
         if self._count >= self._max:
             raise self._full("max_queue", self._max)
-        mine = self._waiting.setdefault(owner, deque())
-        if len(mine) >= self._max_per_owner:
+        if len(self._waiting.get(owner, ())) >= self._max_per_owner:
             raise self._full("max_queue_per_owner", self._max_per_owner)
+        mine = self._waiting.setdefault(owner, deque())
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         mine.append(turn)
         self._count += 1

@@ -33,7 +33,8 @@ def report_of(head: Mapping[str, Any], body: bytes, limits: Limits) -> Report:
         json.loads(body[length:])
         report.value = pb.Value(media_type="application/json", data=body[length:])
     if "cut_result" in head:
-        message = f"the result was cut: it has {_count(head['cut_result']):,} bytes, above result_bytes={limits.result_bytes:,}"
+        size, limit = _count(head["cut_result"]), limits.result_bytes
+        message = f"the result was cut: it has {size:,} bytes, above result_bytes={limit:,}"
         report.notices.append(pb.LimitNotice(limit="result_bytes", message=message))
     if not head.get("ok"):
         report.error = _error(head["error"])
@@ -110,6 +111,19 @@ def died(exit_code: int | None, killed_for: str | None, has_session: bool) -> pb
     else:
         message = f"the interpreter ended with exit code {exit_code} before the code did{lost}"
     return pb.ErrorDetails(type="SandboxDiedError", message=message, limit=killed_for or "")
+
+
+def too_many_calls(limits: Limits, has_session: bool) -> pb.ErrorDetails:
+    """The code went on calling tools long after it was told that it may call no more."""
+    after = "and was stopped" if not has_session else "and was interrupted"
+    return pb.ErrorDetails(
+        type="LimitExceededError",
+        message=(
+            f"the code called tools more often than tool_calls={limits.tool_calls:,}, went on although "
+            f"it was refused, {after}. Call less often, or ask for more tool_calls."
+        ),
+        limit="tool_calls",
+    )
 
 
 def violation(reason: str) -> pb.ErrorDetails:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from codemode_proto.v1 import executor_pb2 as pb
@@ -10,6 +10,7 @@ from codemode_proto.v1 import executor_pb2 as pb
 from codemode_executor.errors import ServiceError
 from codemode_executor.execution import Execution
 from codemode_executor.journal import Journal
+from codemode_executor.logs import error_type
 from codemode_executor.owner import Owner
 from codemode_executor.pool import Pool
 from codemode_executor.sessions import Sessions
@@ -25,13 +26,22 @@ class Runs:
         sessions: For those in one.
         journal: Forgets an execution that never ran.
         vanished_seconds: How long a stateless execution waits for a client that vanished.
+        on_end: Called with the outcome of every execution that ended.
     """
 
-    def __init__(self, pool: Pool, sessions: Sessions, journal: Journal, vanished_seconds: float) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        sessions: Sessions,
+        journal: Journal,
+        vanished_seconds: float,
+        on_end: Callable[[pb.Finished], None],
+    ) -> None:
         self._pool = pool
         self._sessions = sessions
         self._journal = journal
         self._vanished_seconds = vanished_seconds
+        self._on_end = on_end
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
@@ -51,6 +61,7 @@ class Runs:
         config: Mapping[str, Any],
     ) -> None:
         """Run an execution in the background."""
+        execution.ended.add_done_callback(lambda ended: self._note_end(execution, ended.result()))
         run = self._in_session if start.session_id else self._alone
         self._spawn(self._guard(execution, owner, run(execution, owner, start, context, config)))
 
@@ -66,6 +77,10 @@ class Runs:
             # Nothing ran, so a retry with the same id may.
             self._journal.drop(owner, execution)
             execution.refuse(error)
+        except Exception:
+            # A mistake of ours; whoever waits for the execution shall not wait for ever.
+            log.exception("an execution failed in the executor")
+            execution.cancel("of an error in the executor; its log says more")
 
     async def _alone(
         self,
@@ -81,7 +96,6 @@ class Runs:
                 execution.run(lease.sandbox, start, context, config)
                 await execution.ended
         finally:
-            self._log_end(execution, owner)
             await self._pool.give_back(lease)
 
     async def _in_session(
@@ -100,21 +114,17 @@ class Runs:
                 return
             execution.run(session.lease.sandbox, start, context, config)
             finished = await execution.ended
-            self._log_end(execution, owner)
             if execution.spoiled:
                 self._sessions.lose(session, finished.error.message)
 
-    def _log_end(self, execution: Execution, owner: Owner) -> None:
-        if not execution.finished:
-            return
-        finished = execution.ended.result()
+    def _note_end(self, execution: Execution, finished: pb.Finished) -> None:
+        self._on_end(finished)
         log.info(
             "execution ended",
             extra={
                 "correlation_id": execution.correlation_id,
-                "owner": str(owner),
                 "success": finished.success,
-                "error_type": finished.error.type,
+                "error_type": error_type(finished.error.type),
                 "limit": finished.error.limit,
                 "duration_ms": finished.duration_us / 1000,
                 "tool_calls": len(finished.tool_calls),

@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import os
 import signal
 import stat
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,10 +15,12 @@ import grpc
 from codemode_proto.v1 import executor_pb2, executor_pb2_grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from codemode_executor import logs
 from codemode_executor.auth import Authenticator, server_credentials
-from codemode_executor.backends import choose_backend
+from codemode_executor.backends import Backend, choose_backend
 from codemode_executor.config import ExecutorConfig
 from codemode_executor.journal import Journal
+from codemode_executor.metrics import Metrics
 from codemode_executor.pool import Pool
 from codemode_executor.queueing import FairQueue
 from codemode_executor.service import ExecutorService
@@ -24,7 +28,6 @@ from codemode_executor.sessions import Sessions
 
 log = logging.getLogger(__name__)
 SERVICE = executor_pb2.DESCRIPTOR.services_by_name["Executor"].full_name
-_LOOPBACK = ("127.", "localhost:", "[::1]:")
 
 
 class ListenError(ValueError):
@@ -35,16 +38,30 @@ def check_address(config: ExecutorConfig) -> None:
     """Refuse to serve plain text where others could listen, unless it is asked for by name.
 
     Raises:
-        ListenError: The address is not loopback, there is no TLS, and `allow_insecure` is off.
+        ListenError: The address is none, or not loopback while there is no TLS and `allow_insecure` is off.
     """
     if (config.tls_certificate is None) != (config.tls_key is None):
         raise ListenError("--tls-certificate and --tls-key go together")
-    if config.listen.startswith(("unix:", *_LOOPBACK)) or config.tls_certificate or config.allow_insecure:
+    if config.listen.startswith("unix:"):
+        return
+    host, _, port = config.listen.rpartition(":")
+    # gRPC takes any number, and listens on what is left of it in 16 bits.
+    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ListenError(f"--listen: {config.listen!r} is neither HOST:PORT nor unix:/path/to/socket")
+    if _is_loopback(host) or config.tls_certificate or config.allow_insecure:
         return
     raise ListenError(
         f"{config.listen} is not a loopback address, and without TLS the API key would cross the network "
         "in the clear; give --tls-certificate and --tls-key, or --allow-insecure if the network is trusted"
     )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        # A name, which anybody could make mean anything.
+        return False
 
 
 @contextlib.asynccontextmanager
@@ -54,12 +71,27 @@ async def running(config: ExecutorConfig, authenticator: Authenticator) -> Async
     Raises:
         ListenError: The address cannot be served as asked.
         BackendError: This machine can start no sandbox.
+        MetricsError: The metrics cannot be served as asked.
     """
     check_address(config)
+    metrics = Metrics(config.metrics) if config.metrics else None
     backend = await choose_backend(config)
-    orphans = await backend.remove_orphans()
-    if orphans:
-        log.warning("sandboxes of a dead executor were removed", extra={"count": orphans})
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(backend.close)
+        orphans = await backend.remove_orphans()
+        if orphans:
+            log.warning("sandboxes of a dead executor were removed", extra={"count": orphans})
+        yield await _serve(config, authenticator, backend, metrics, stack)
+
+
+async def _serve(
+    config: ExecutorConfig,
+    authenticator: Authenticator,
+    backend: Backend,
+    metrics: Metrics | None,
+    stack: contextlib.AsyncExitStack,
+) -> str:
+    """Start to serve, and leave on the stack what ends it; returns the address."""
     pool = Pool(
         backend,
         config.default_limits.sandbox,
@@ -68,10 +100,17 @@ async def running(config: ExecutorConfig, authenticator: Authenticator) -> Async
         idle_seconds=config.sandbox_idle_seconds,
         max_uses=config.sandbox_uses,
         queue=FairQueue(config.max_queue, config.max_queue_per_owner),
+        on_start=_ignore if metrics is None else metrics.sandbox_started,
     )
     sessions = Sessions(pool, config.session_idle_seconds)
     journal = Journal(config.journal_entries, config.journal_bytes, config.journal_seconds)
-    service = ExecutorService(config, authenticator, pool, sessions, journal)
+    on_end = _ignore if metrics is None else metrics.execution_ended
+    service = ExecutorService(config, authenticator, pool, sessions, journal, on_end)
+    stack.push_async_callback(pool.close)
+    stack.push_async_callback(sessions.close_all)
+    if metrics is not None:
+        at = await stack.enter_async_context(metrics.served(pool, sessions, journal))
+        log.info("metrics are served", extra={"address": at})
     server = grpc.aio.server(
         options=[
             ("grpc.max_receive_message_length", config.max_message_bytes),
@@ -84,7 +123,7 @@ async def running(config: ExecutorConfig, authenticator: Authenticator) -> Async
         ],
     )
     executor_pb2_grpc.add_ExecutorServicer_to_server(service, server)
-    healthy = health.aio.HealthServicer()
+    healthy = health.aio.HealthServicer()  # type: ignore[attr-defined] # missing in the stubs
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
     for name in ("", SERVICE):
         await healthy.set(name, health_pb2.HealthCheckResponse.SERVING)
@@ -96,16 +135,19 @@ async def running(config: ExecutorConfig, authenticator: Authenticator) -> Async
     await server.start()
     pool.open()
     idle = asyncio.ensure_future(sessions.close_idle_forever())
-    try:
-        yield address
-    finally:
+
+    async def stop() -> None:
         await healthy.enter_graceful_shutdown()
         idle.cancel()
         await service.close()
         await server.stop(grace=1.0)
-        await sessions.close_all()
-        await pool.close()
-        await backend.close()
+
+    stack.push_async_callback(stop)
+    return address
+
+
+def _ignore(_: object) -> None:
+    """Nobody asked for metrics."""
 
 
 def _bind(server: grpc.aio.Server, config: ExecutorConfig) -> str:
@@ -149,20 +191,28 @@ async def serve(config: ExecutorConfig, authenticator: Authenticator, parent: in
     for number in (signal.SIGTERM, signal.SIGINT):
         with contextlib.suppress(NotImplementedError):
             loop.add_signal_handler(number, stop.set)
+    loop.set_exception_handler(logs.note_background_failure)
     if parent is not None:
-        asyncio.ensure_future(_wait_for_end(parent, stop))  # noqa: RUF006 - ends with the loop
+        _stop_at_end_of(parent, loop, stop)
     async with running(config, authenticator) as address:
         log.info("the executor is ready", extra={"address": address})
         print(f"ready {address}", flush=True)  # noqa: T201 - whoever started this process reads it
         await stop.wait()
 
 
-async def _wait_for_end(descriptor: int, stop: asyncio.Event) -> None:
-    """Set `stop` when the other end of a pipe is closed. A thread, because a pipe is no socket everywhere."""
+def _stop_at_end_of(descriptor: int, loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    """Set `stop` when the other end of a pipe is closed.
+
+    In a thread, because a pipe is no socket everywhere; and in a daemon, because
+    the loop would wait for one of its own before it closes.
+    """
 
     def read() -> None:
-        while os.read(descriptor, 1024):
-            pass
+        with contextlib.suppress(OSError):
+            while os.read(descriptor, 1024):
+                pass
+        # The loop may have closed already.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(stop.set)
 
-    await asyncio.to_thread(read)
-    stop.set()
+    threading.Thread(target=read, name="parent", daemon=True).start()

@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 # A client that opens a stream and says nothing holds it no longer than this.
 FIRST_MESSAGE_SECONDS = 20.0
 MAX_TOOLS = 10_000
+# What reading gives when the caller has nothing more to say.
+END = grpc.aio.EOF  # type: ignore[attr-defined] # missing in the stubs
 MAX_BATCH_BYTES = 1 << 20
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -86,7 +88,10 @@ class ExecutorService(pb_grpc.ExecutorServicer):
 
     # --- Execute --------------------------------------------------------------------------------
 
-    async def Execute(self, request_iterator: Any, context: Context) -> None:  # noqa: N802 - as in the contract
+    # gRPC takes a coroutine that reads and writes the stream itself; the stubs know only generators.
+    async def Execute(  # type: ignore[override] # noqa: N802 - as in the contract
+        self, request_iterator: Any, context: Context
+    ) -> None:
         """One execution; see the contract."""
         try:
             await self._execute(context)
@@ -102,7 +107,7 @@ class ExecutorService(pb_grpc.ExecutorServicer):
             raise InvalidRequestError(
                 f"start: nothing came within {FIRST_MESSAGE_SECONDS:g} seconds"
             ) from None
-        if first is grpc.aio.EOF or first.WhichOneof("message") != "start":
+        if first is END or first.WhichOneof("message") != "start":
             raise InvalidRequestError("start: the first message of the stream must be it")
         execution = self._find_or_begin(first.start, context)
         execution.attached += 1
@@ -317,7 +322,7 @@ async def _speak(context: Context, execution: Execution, last_event: int) -> Non
 async def _listen(context: Context, execution: Execution) -> None:
     """Hand what the caller says to its execution."""
     with suppress(asyncio.CancelledError, grpc.aio.BaseError, grpc.aio.UsageError):
-        while (request := await context.read()) is not grpc.aio.EOF:
+        while (request := await context.read()) is not END:
             kind = request.WhichOneof("message")
             if kind == "tool_answer":
                 execution.answer_tool(request.tool_answer)

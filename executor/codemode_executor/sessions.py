@@ -67,6 +67,9 @@ class Sessions:
         self._opening: dict[str, asyncio.Lock] = {}
         self._epitaphs: dict[str, tuple[Owner, str]] = {}
 
+    def __len__(self) -> int:
+        return len(self._open)
+
     async def open(self, owner: Owner, session_id: str, limits: Limits) -> Session:
         """Open a session, or return it when it is open already.
 

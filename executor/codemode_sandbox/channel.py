@@ -27,7 +27,7 @@ _ANSWERS = {MessageKind.TOOL_ANSWER, MessageKind.SCHEMA_ANSWER, MessageKind.INPU
 class Waiter(Protocol):
     """Takes the answer to one request; called on the reading thread."""
 
-    def __call__(self, answer: Message, /) -> object: ...
+    def __call__(self, answer: Message, /) -> object: ...  # noqa: D102
 
 
 class Channel:

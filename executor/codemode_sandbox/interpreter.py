@@ -1,6 +1,6 @@
 """An interpreter: runs the code it is sent and reports what came of it."""
 
-import _signal
+import _signal  # type: ignore[import-not-found] # a module of CPython that has no stubs
 import ast
 import builtins
 import ctypes
@@ -50,7 +50,7 @@ class Interpreter:
         sys.stderr = ChannelStream(channel, "stderr", 2)
         sys.stdin = self._input
         shell.user_ns.update(__name__="__main__", __doc__=None)
-        builtins.input = lambda prompt="", /: self._input.ask(prompt, False)
+        builtins.input = lambda prompt="", /: self._input.ask(str(prompt), False)
         getpass.getpass = lambda prompt="Password: ", stream=None, **_: self._input.ask(prompt, True)
 
     def _on_interrupt(self, number: int, frame: Any) -> None:
@@ -184,7 +184,7 @@ class Interpreter:
 
     def _describe(self, error: BaseException, count: int) -> dict[str, Any]:
         shell = self._shell
-        filenames = {name for name in shell.compile._filename_map} | {f"<ipython-input-{count}>"}
+        filenames = set(shell.compile._filename_map) | {f"<ipython-input-{count}>"}
         lines = shell.traceback_lines or errors.plain_traceback(error).splitlines()
         return {
             "type": type(error).__name__,

@@ -35,12 +35,13 @@ class CellLoop:
 
     def interrupt(self, frame: FrameType | None) -> bool:
         """Cancel the cell where it awaits; False when it computes, and must be interrupted there."""
-        if self._task is None or self._task.done() or frame is None:
+        if self._loop is None or self._task is None or self._task.done() or frame is None:
             return False
         if frame.f_code.co_filename != selectors.__file__:
             return False
         self.cancelled = True
-        self._task.cancel()
+        # Threadsafe, because that wakes the selector, which goes on waiting when a handler returns.
+        self._loop.call_soon_threadsafe(self._task.cancel)
         return True
 
     def run_until_readable(self, descriptor: int) -> None:

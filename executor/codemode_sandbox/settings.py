@@ -23,9 +23,9 @@ class Settings:
 
     site: tuple[str, ...] = ()
     preload: tuple[str, ...] = ()
-    work: str = "/tmp/work"  # noqa: S108 - the sandbox's own tmpfs
-    home: str = "/tmp/home"  # noqa: S108
-    wipe: tuple[str, ...] = ("/tmp", "/dev/shm", "/dev/mqueue")  # noqa: S108
+    work: str = "/tmp/work"
+    home: str = "/tmp/home"
+    wipe: tuple[str, ...] = ("/tmp", "/dev/shm", "/dev/mqueue")
     rlimits: dict[str, int] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
     font_cache: str = ""

@@ -10,6 +10,7 @@ import builtins
 import json
 import os
 import pydoc
+import signal
 import subprocess
 import sys
 from typing import Any
@@ -35,15 +36,16 @@ def _as_json(value: Any) -> Any:
     return str(value)
 
 
-class ChannelPublisher(DisplayPublisher):  # type: ignore[misc] # IPython is not typed
+class ChannelPublisher(DisplayPublisher):
     """`display()`, its updates, and `clear_output()`, as messages."""
 
-    channel: Channel
+    channel: "Channel | _Nowhere"
 
     def publish(  # noqa: D102 - as in IPython
         self,
         data: dict[str, Any],
         metadata: dict[str, Any] | None = None,
+        source: Any = None,
         *,
         transient: dict[str, Any] | None = None,
         update: bool = False,
@@ -65,8 +67,10 @@ class ChannelPublisher(DisplayPublisher):  # type: ignore[misc] # IPython is not
         send(MessageKind.DISPLAY, {"kind": kind}, body)
 
 
-class ChannelDisplayHook(DisplayHook):  # type: ignore[misc]
+class ChannelDisplayHook(DisplayHook):
     """The value of a cell's last expression, as a message."""
+
+    shell: "SandboxShell"
 
     def write_output_prompt(self) -> None:
         """The front end writes the prompt."""
@@ -80,8 +84,8 @@ class ChannelDisplayHook(DisplayHook):  # type: ignore[misc]
 
     def quiet(self) -> bool:
         """Whether a semicolon ends the cell; without one there is no need to tokenize it."""
-        quiet: bool = ";" in self.shell.history_manager.input_hist_parsed[-1] and super().quiet()
-        return quiet
+        history = self.shell.history_manager
+        return history is not None and ";" in history.input_hist_parsed[-1] and bool(super().quiet())
 
     def log_output(self, format_dict: dict[str, Any]) -> None:
         """Nothing is logged."""
@@ -90,7 +94,7 @@ class ChannelDisplayHook(DisplayHook):  # type: ignore[misc]
         """Everything was sent."""
 
 
-class QuickFormatter(DisplayFormatter):  # type: ignore[misc]
+class QuickFormatter(DisplayFormatter):
     """IPython's formatter, with a short way for values that have one form only.
 
     A fork shares its parent's memory until it writes, and CPython writes to
@@ -120,8 +124,10 @@ class QuickFormatter(DisplayFormatter):  # type: ignore[misc]
         return super().format(obj, include, exclude)
 
 
-class SandboxShell(InteractiveShell):  # type: ignore[misc]
+class SandboxShell(InteractiveShell):
     """IPython without a terminal: errors are kept for the report instead of printed."""
+
+    display_pub: ChannelPublisher
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -131,7 +137,6 @@ class SandboxShell(InteractiveShell):  # type: ignore[misc]
     def init_display_formatter(self) -> None:
         """Use the quick formatter."""
         self.display_formatter = QuickFormatter(parent=self)
-        self.configurables.append(self.display_formatter)
 
     def transform_cell(self, raw_cell: str) -> str:
         """Turn IPython's syntax into Python's; what is Python already is taken as it is.
@@ -148,10 +153,6 @@ class SandboxShell(InteractiveShell):  # type: ignore[misc]
     def init_virtualenv(self) -> None:
         """The sandbox's packages are on the path already."""
 
-    def init_syntax_highlighting(self, changes: Any = None) -> None:
-        """Tracebacks are coloured; where no colour is wanted the plain traceback is used."""
-        super().init_syntax_highlighting(changes)
-
     def enable_gui(self, gui: str | None = None) -> None:
         """There is no screen; `%matplotlib inline` asks for none."""
 
@@ -159,11 +160,16 @@ class SandboxShell(InteractiveShell):  # type: ignore[misc]
         """Run `!command`, its output streaming as the code's own."""
         sys.stdout.flush()
         sys.stderr.flush()
-        self.user_ns["_exit_code"] = subprocess.call(
-            self.var_expand(command, depth=1),
-            shell=True,
-            executable="/bin/sh",  # noqa: S602 - what `!` means
-        )
+        # In a process group of its own, so that an interrupt ends what the shell has started as well.
+        with subprocess.Popen(
+            ["/bin/sh", "-c", self.var_expand(command, depth=1)],
+            process_group=0,
+        ) as process:
+            try:
+                self.user_ns["_exit_code"] = process.wait()
+            except KeyboardInterrupt:
+                os.killpg(process.pid, signal.SIGKILL)
+                raise
 
     def showtraceback(self, exc_tuple: Any = None, *args: Any, **kwargs: Any) -> None:
         """Keep the error and its traceback for the report."""
@@ -188,20 +194,20 @@ class SandboxShell(InteractiveShell):  # type: ignore[misc]
             # IPython's formatter does not know exception groups.
             return errors.plain_traceback(error).splitlines()
         if isinstance(error, SyntaxError) and not _from_cell(error):
-            lines: list[str] = self.SyntaxTB.structured_traceback(type(error), error, [])
+            lines: list[str] = self.SyntaxTB.structured_traceback(type(error), error, None)
             return lines
-        # run_code and run_ast_nodes are above the cell's frame.
-        lines = self.InteractiveTB.structured_traceback(
+        # `tb_offset` skips IPython's own frames, which are above the cell's.
+        formatted: list[str] = self.InteractiveTB.structured_traceback(
             type(error), error, error.__traceback__, tb_offset=tb_offset
         )
-        return lines
+        return formatted
 
     def showsyntaxerror(self, filename: str | None = None, running_compiled_code: bool = False) -> None:
         """Keep a syntax error in the cell itself."""
         _, error, _ = self._get_exc_info()
         error.__traceback__ = None
         self.captured_error = error
-        lines = self.SyntaxTB.structured_traceback(type(error), error, [])
+        lines = self.SyntaxTB.structured_traceback(type(error), error, None)
         self.traceback_lines = "\n".join(lines).split("\n")
 
     def show_usage_error(self, exc: BaseException) -> None:

@@ -84,7 +84,7 @@ class Supervisor:
             link_readable = False
             # Pipes before sockets: what a process printed through a descriptor before it sent a message
             # is shown before that message.
-            for descriptor, mask in events:
+            for descriptor, _ in events:
                 if descriptor == LINK_IN:
                     link_readable = True
                 elif (
@@ -212,7 +212,9 @@ class Supervisor:
             self._forget(child)
         clean = self._untouched()
         if not clean:
-            clean = all([wipe.empty_directory(path) for path in self._settings.wipe])
+            # Every one of them, also when one fails.
+            emptied = [wipe.empty_directory(path) for path in self._settings.wipe]
+            clean = all(emptied)
             if clean:
                 self._make_places()
         # Code may lower the limits and the priority of every process of its user, and forks inherit them.

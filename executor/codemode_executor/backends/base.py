@@ -67,7 +67,7 @@ class Backend(ABC):
         """Remove what an executor that died has left behind; returns how many."""
         return 0
 
-    async def close(self) -> None:
+    async def close(self) -> None:  # noqa: B027 - most hold nothing
         """Let go of what the backend itself holds; the sandboxes are gone by then."""
 
 

@@ -107,8 +107,10 @@ class BubblewrapSandbox(Sandbox):
 
     async def kill(self) -> None:  # noqa: D102 - as in Sandbox
         # bubblewrap dies, the kernel then kills process 1 of the namespace, and with it everything else.
-        with suppress(ProcessLookupError):
-            self._process.send_signal(signal.SIGKILL)
+        # Not `send_signal`, which reaps a process that has ended, so that asyncio never learns how.
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.kill(self._process.pid, signal.SIGKILL)
         await self._process.wait()
         self.link.abort("the sandbox was removed")
 
@@ -144,6 +146,9 @@ class BubblewrapBackend(Backend):
             self._prepare_as_root()
 
     def _prepare_as_root(self) -> None:
+        # Changing the user takes a real fork, in which gRPC's own handlers now and then end the child before
+        # it becomes bubblewrap. gRPC reads this when it starts, which is after the backend was chosen.
+        os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
         try:
             self._stage = Stage()
             self._binds = [(self._stage.bind(source), target) for source, target in self._binds]
@@ -166,8 +171,8 @@ class BubblewrapBackend(Backend):
             with _on_processors(limits.cpus):
                 process = await asyncio.create_subprocess_exec(
                     *self._arguments(limits, *inherited),
-                    stdin=theirs,
-                    stdout=theirs,
+                    stdin=theirs.fileno(),
+                    stdout=theirs.fileno(),
                     stderr=subprocess.PIPE,
                     pass_fds=inherited,
                     cwd="/",

@@ -2,11 +2,11 @@
 
 import asyncio
 import json
-import os
 import secrets
 import socket
+import ssl
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -26,6 +26,7 @@ from codemode_executor.backends.base import (
     Sandbox,
     settings_for,
 )
+from codemode_executor.backends.docker_stream import as_socket
 from codemode_executor.errors import BackendError, SandboxDiedError
 from codemode_executor.limits import SandboxLimits
 from codemode_executor.link import SandboxLink
@@ -142,8 +143,8 @@ class DockerBackend(Backend):
                 said = demultiplexer.stderr.decode("utf-8", "replace").strip()
                 await sandbox.kill()
                 raise BackendError(
-                    f"the sandbox image {self.image} started but its runner did not: {said[-1000:] or 'no word'}; "
-                    "build the image again with `codemode-executor image build`"
+                    f"the sandbox image {self.image} started but its runner did not: "
+                    f"{said[-1000:] or 'no word'}; build the image again with `codemode-executor image build`"
                 ) from None
         except _ENGINE_ERRORS as error:
             if container:
@@ -200,11 +201,7 @@ class DockerBackend(Backend):
         stream = self._api.attach_socket(
             container, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
         )
-        # A socket of our own on the same connection: the package's response object would close its one.
-        raw = getattr(stream, "_sock", stream)
-        own = socket.socket(fileno=os.dup(raw.fileno()))
-        own.setblocking(False)
-        return own
+        return as_socket(stream)
 
     async def remove(self, container: str) -> None:
         """Kill a container and have the engine remove it; one that is gone is no error."""
@@ -251,8 +248,32 @@ def explain(error: BaseException, image: str) -> str:
     text = str(error)
     if isinstance(error, docker.errors.ImageNotFound):
         return f"the Docker Engine has no image {image}; build it with `codemode-executor image build`"
-    if "permission denied" in text.lower():
-        return "this user may not use the Docker Engine; add it to the group `docker`, or use bubblewrap"
-    if isinstance(error, (requests.exceptions.ConnectionError, OSError)):
-        return f"the Docker Engine does not answer; is it running? ({type(error).__name__})"
-    return f"the Docker Engine refused: {text[:500]}"
+    if isinstance(error, docker.errors.APIError):
+        return f"the Docker Engine refused: {text[:500]}"
+    causes = list(_causes(error))
+    if any(isinstance(cause, PermissionError) for cause in causes):
+        return (
+            "this user may not use the Docker Engine; add it to the group `docker` (which is as good as root "
+            "on this machine), or use bubblewrap"
+        )
+    if any(isinstance(cause, FileNotFoundError) for cause in causes):
+        return (
+            "there is no Docker Engine here; install and start one, or name another's address in DOCKER_HOST"
+        )
+    if any(isinstance(cause, ssl.SSLError) for cause in causes):
+        return f"the Docker Engine and this machine do not agree on TLS; see DOCKER_CERT_PATH ({text[:500]})"
+    if any(isinstance(cause, (requests.exceptions.RequestException, OSError)) for cause in causes):
+        return f"the Docker Engine does not answer; is it running? ({text[:500]})"
+    return f"the Docker Engine cannot be used: {text[:500]}"
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and all it was made from; some packages keep the cause as an argument, or under `reason`."""
+    waiting, seen = [error], set[int]()
+    while waiting:
+        error = waiting.pop()
+        if not isinstance(error, BaseException) or id(error) in seen:
+            continue
+        seen.add(id(error))
+        yield error
+        waiting += [*error.args, error.__cause__, error.__context__, getattr(error, "reason", None)]

@@ -14,8 +14,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-if os.name == "posix":
+try:
     import fcntl
+except ImportError:
+    # Windows.
+    fcntl = None  # type: ignore[assignment]
 
 
 def _folder() -> Path:
@@ -31,7 +34,7 @@ class Lease:
         folder.mkdir(mode=0o700, exist_ok=True)
         self._path = folder / f"{secrets.token_hex(8)}.lock"
         self._file = self._path.open("x")
-        if os.name == "posix":
+        if fcntl is not None:
             fcntl.flock(self._file, fcntl.LOCK_EX)
 
     @property
@@ -49,7 +52,7 @@ class Lease:
 def is_orphan(labels: Mapping[str, str]) -> bool:
     """Whether the executor that gave a container these labels has died. False when that cannot be told."""
     lease = labels.get("codemode.lease", "")
-    if labels.get("codemode.host") != platform.node() or not lease.isalnum() or os.name != "posix":
+    if labels.get("codemode.host") != platform.node() or not lease.isalnum() or fcntl is None:
         return False
     path = _folder() / f"{lease}.lock"
     try:

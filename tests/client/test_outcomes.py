@@ -1,0 +1,442 @@
+"""What an execution gives back, and how it ends before its time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from codemode import Codemode, ExecutorClient
+from codemode.errors import (
+    CodeTimeoutError,
+    ContextVariableError,
+    ExecutionFailedError,
+    ExecutorClientError,
+    ExecutorConnectionError,
+    ExecutorTimeoutError,
+    LimitExceededError,
+)
+from codemode.events import (
+    DisplayOutput,
+    ExecutionEvent,
+    Finished,
+    InputRequested,
+    OutputText,
+    Started,
+    ToolCalled,
+)
+
+if TYPE_CHECKING:
+    from codemode.local import LocalExecutor
+    from tests.conftest import MakeClient
+
+# --- results ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "value"),
+    [
+        ("result = 2 + 2", "4", 4),
+        ("2 + 2", "4", 4),
+        ("result = 1\n'an expression'", "1", 1),
+        ("x = 1", "", None),
+        ("result = None", "", None),
+        ("", "", None),
+        ("# only a comment", "", None),
+        ("result = {'a': [1, 2.5, True, None, 'é']}", "{'a': [1, 2.5, True, None, 'é']}", None),
+        ("result = (1, 2)", "(1, 2)", [1, 2]),
+        ("result = object", "<class 'object'>", None),
+        ("result = {1, 2}", "{1, 2}", None),
+        ("result = {1: 2}", "{1: 2}", None),
+        ("result = float('nan')", "nan", None),
+        ("result = ''", "", ""),
+        ("result = 0", "0", 0),
+        ("result = False", "False", False),
+        ("result = '\\ud800'", "?", None),
+        ("if True:\n    result = 5", "5", 5),
+        ("def f():\n    return 7\nf()", "7", 7),
+        ("await __import__('asyncio').sleep(0, 'awaited')", "awaited", "awaited"),
+    ],
+)
+def test_the_result_is_the_variable_or_else_the_last_value(
+    codemode: Codemode, code: str, text: str, value: Any
+) -> None:
+    result = codemode.run(code)
+    assert result.success, result.error
+    assert result.result == text
+    if "{'a'" in code:
+        value = {"a": [1, 2.5, True, None, "é"]}
+    if "nan" not in code and "ud800" not in code:
+        assert result.value == value
+        assert type(result.value) is type(value)
+
+
+def test_a_result_of_an_earlier_execution_does_not_count(codemode: Codemode) -> None:
+    with codemode.session() as session:
+        assert session.execute("result = 'old'") == "old"
+        assert session.execute("x = 1") == ""
+        assert session.execute("x + 1") == "2"
+        assert session.execute("result") == "old"
+        assert session.execute("result = result + 'er'") == "older"
+        assert session.execute("result = result") == "older"
+        assert session.execute("1 / 1") == "1.0"
+
+
+def test_a_result_above_its_limit_is_cut_with_a_notice(codemode: Codemode) -> None:
+    result = codemode.run("result = 'x' * 5000", limits={"result_bytes": 1000})
+    assert result.success
+    assert result.result == "x" * 1000
+    assert [notice.limit for notice in result.notices] == ["result_bytes"]
+    assert "5,000" in result.notices[0].message
+
+
+def test_output_above_its_limit_is_cut_with_a_notice(codemode: Codemode) -> None:
+    result = codemode.run("print('x' * 5000); result = 'ok'", limits={"output_bytes": 1000})
+    assert (result.result, result.stdout) == ("ok", "x" * 1000)
+    assert [notice.limit for notice in result.notices] == ["output_bytes"]
+    assert "4,001" in result.notices[0].message
+
+
+def test_the_whole_outcome_of_an_execution(codemode: Codemode) -> None:
+    codemode.registry.register_tool("ping", lambda: "pong")
+    code = "import sys\nprint('out')\nprint('err', file=sys.stderr)\nimport IPython.display as d\nd.display(d.HTML('<b>x</b>'))\ntools.ping()"
+    result = codemode.run(code, correlation_id="req-1", config={"a": 1})
+    assert result.success
+    assert (result.stdout, result.stderr, result.result) == ("out\n", "err\n", "pong")
+    assert [output.kind for output in result.outputs] == ["display_data", "execute_result"]
+    assert result.outputs[0].data["text/html"] == "<b>x</b>"
+    assert result.correlation_id == "req-1"
+    assert [call.name for call in result.tool_calls] == ["ping"]
+    assert 0 < result.duration_ms < 10_000
+    assert (result.error, result.error_details, result.session_state) == (None, None, "none")
+    assert result.backend == "bubblewrap"
+    assert result.sandbox_id
+    assert result.limits["memory_bytes"] > 0
+
+
+# --- failures -----------------------------------------------------------------------------------------
+
+
+def test_code_that_fails_raises_with_the_traceback_of_the_sandbox(codemode: Codemode) -> None:
+    with pytest.raises(ExecutionFailedError, match="ZeroDivisionError: division by zero") as caught:
+        codemode.execute("def f(x):\n    return 1 / x\n\nf(0)")
+    assert isinstance(caught.value, ExecutorClientError)
+    assert caught.value.result is not None
+    details = caught.value.result.error_details
+    assert details is not None
+    assert (details.type, details.message, details.line) == ("ZeroDivisionError", "division by zero", 2)
+    assert "return 1 / x" in details.traceback
+    assert "codemode_sandbox" not in details.traceback
+    assert "".join(caught.value._render_traceback_())
+
+
+def test_the_low_level_client_returns_the_failure(executor: LocalExecutor) -> None:
+    with ExecutorClient(executor.url, executor.api_key) as client:
+        failed = client.execute("1 / 0", [], {})
+        assert (failed.success, failed.error) == (False, "ZeroDivisionError: division by zero")
+        late = client.execute("while True: pass", [], {}, execution_timeout=0.3)
+        assert not late.success
+        assert late.error_details is not None
+        assert (late.error_details.type, late.error_details.limit) == ("TimeoutError", "timeout_seconds")
+
+
+def test_code_that_runs_too_long_raises_a_timeout(codemode: Codemode) -> None:
+    with pytest.raises(ExecutorTimeoutError, match=r"timeout_seconds=0\.3") as caught:
+        codemode.execute("while True: pass", execution_timeout=0.3)  # type: ignore[arg-type]
+    assert isinstance(caught.value, (CodeTimeoutError, TimeoutError))
+    assert codemode.execute("1 + 1") == "2"
+
+
+def test_a_timeout_error_of_the_codes_own_is_no_timeout(codemode: Codemode) -> None:
+    with pytest.raises(ExecutionFailedError) as caught:
+        codemode.execute("raise TimeoutError('mine')")
+    assert not isinstance(caught.value, ExecutorTimeoutError)
+
+
+def test_syntax_errors_show_where(codemode: Codemode) -> None:
+    result = codemode.run("x = 1\ny = = 2")
+    assert result.error_details is not None
+    assert (result.error_details.type, result.error_details.line) == ("SyntaxError", 2)
+    assert "y = = 2" in result.error_details.traceback
+
+
+def test_code_above_the_configured_length_is_refused_before_it_is_sent(
+    executor: LocalExecutor, connect: MakeClient
+) -> None:
+    codemode = connect(executor, max_code_length=10)
+    with pytest.raises(LimitExceededError, match="max_code_length=10") as caught:
+        codemode.execute("result = 12345")
+    assert caught.value.limit == "max_code_length"
+
+
+def test_what_cannot_be_sent_is_named(codemode: Codemode) -> None:
+    with pytest.raises(TypeError, match="code must be a str"):
+        codemode.executor_client.execute(b"1", [], {})  # type: ignore[arg-type]
+    with pytest.raises(LimitExceededError, match="config"):
+        codemode.run("1", config={"a": object()})
+    with pytest.raises(LimitExceededError, match="no limit 'memory'"):
+        codemode.run("1", limits={"memory": 1})
+    with pytest.raises(LimitExceededError, match=r"limits\.processes"):
+        codemode.run("1", limits={"processes": -1})
+    with pytest.raises(ContextVariableError, match="connection"):
+        codemode.with_context(connection=object()).run("1")
+
+
+# --- events and input ---------------------------------------------------------------------------------
+
+TALKATIVE = """
+print('before')
+tools.ping()
+import IPython.display as d
+d.display(d.HTML('<i>x</i>'))
+input('name? ')
+"""
+
+
+def test_events_are_told_as_they_happen(codemode: Codemode) -> None:
+    codemode.registry.register_tool("ping", lambda: "pong")
+    events: list[ExecutionEvent] = []
+    asked: list[tuple[str, bool]] = []
+
+    def answer(prompt: str, password: bool) -> str:
+        asked.append((prompt, password))
+        assert any(isinstance(event, InputRequested) for event in events)
+        return "Ada"
+
+    result = codemode.run(TALKATIVE, on_event=events.append, on_input=answer)
+    kinds = [type(event) for event in events]
+    # A line and its end may come apart.
+    assert [kind for kind, _ in itertools.groupby(kinds)] == [
+        Started,
+        OutputText,
+        ToolCalled,
+        DisplayOutput,
+        InputRequested,
+        DisplayOutput,
+        Finished,
+    ]
+    assert asked == [("name? ", False)]
+    assert result.result == "Ada"
+    last = events[-1]
+    assert isinstance(last, Finished)
+    assert last.result is result
+
+
+def test_events_can_be_iterated_asynchronously(codemode: Codemode) -> None:
+    arrived: list[float] = []
+
+    async def main() -> list[ExecutionEvent]:
+        events = []
+        async for event in codemode.events("import time\nprint('a')\ntime.sleep(0.4)\nprint('b')"):
+            events.append(event)
+            arrived.append(time.monotonic())
+        return events
+
+    events = asyncio.run(main())
+    assert isinstance(events[0], Started)
+    assert isinstance(events[-1], Finished)
+    texts = [event.text for event in events if isinstance(event, OutputText)]
+    assert "".join(texts) == "a\nb\n"
+    # The first line did not wait for the second.
+    assert arrived[-1] - arrived[1] > 0.2
+
+
+def test_leaving_the_iteration_stops_the_code(codemode: Codemode) -> None:
+    calls: list[int] = []
+    codemode.registry.register_tool("tick", lambda: calls.append(1))
+
+    async def main() -> None:
+        events = codemode.events("import time\nwhile True:\n    tools.tick()\n    time.sleep(0.01)")
+        async with contextlib.aclosing(events):  # type: ignore[type-var]
+            async for event in events:
+                if isinstance(event, ToolCalled):
+                    break
+        assert await codemode.execute_async("1 + 1") == "2"
+
+    asyncio.run(main())
+    # Whatever was asked before it was left, no more comes.
+    seen = len(calls)
+    assert codemode.execute("import time; time.sleep(0.2); 1") == "1"
+    assert len(calls) == seen
+
+
+def test_input_without_anybody_to_ask_is_an_error_that_says_so(codemode: Codemode) -> None:
+    result = codemode.run("input('name? ')")
+    assert not result.success
+    assert "input" in str(result.error)
+
+
+def test_the_end_of_input_is_an_eof_error(codemode: Codemode) -> None:
+    def nobody(prompt: str, password: bool) -> str:
+        raise EOFError
+
+    assert "EOFError" in str(codemode.run("input()", on_input=nobody).error)
+
+
+def test_a_password_is_asked_for_as_one(codemode: Codemode) -> None:
+    asked: list[bool] = []
+
+    def answer(prompt: str, password: bool) -> str:
+        asked.append(password)
+        return "secret"
+
+    assert codemode.run("import getpass; getpass.getpass()", on_input=answer).result == "secret"
+    assert asked == [True]
+
+
+# --- stopping -----------------------------------------------------------------------------------------
+
+WAITS = "import time\ntools.begun()\ntime.sleep(60)"
+
+
+def test_cancelling_the_task_stops_the_code_and_its_coroutine_tools(codemode: Codemode) -> None:
+    async def main() -> None:
+        begun, tool_stopped = asyncio.Event(), asyncio.Event()
+
+        async def forever() -> None:
+            begun.set()
+            try:
+                await asyncio.sleep(60)
+            finally:
+                tool_stopped.set()
+
+        codemode.registry.register_tool("begun", forever)
+        task = asyncio.create_task(codemode.execute_async(WAITS))
+        await begun.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.wait_for(tool_stopped.wait(), 5)
+
+    asyncio.run(main())
+
+
+def test_an_interrupt_of_the_waiting_thread_interrupts_the_code_and_keeps_the_session(
+    codemode: Codemode,
+) -> None:
+    begun = threading.Event()
+    codemode.registry.register_tool("begun", begun.set)
+
+    def press_ctrl_c() -> None:
+        begun.wait(10)
+        time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with codemode.session() as session:
+        session.run("x = 1")
+        threading.Thread(target=press_ctrl_c).start()
+        printed: list[str] = []
+        code = f"try:\n    {WAITS.replace(chr(10), chr(10) + '    ')}\nexcept KeyboardInterrupt:\n    print('interrupted')\n    x = 2\n    raise"
+        with pytest.raises(KeyboardInterrupt):
+            session.run(code, on_event=lambda e: printed.append(getattr(e, "text", "")))
+        assert "interrupted\n" in printed
+        assert session.execute("x") == "2"
+
+
+def test_an_interrupt_during_a_tool_call_interrupts_the_tool_and_the_code(codemode: Codemode) -> None:
+    interrupted: list[str] = []
+
+    def slow() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(60)
+        except KeyboardInterrupt:
+            interrupted.append("tool")
+            raise
+
+    codemode.registry.register_tool("slow", slow)
+    with codemode.session() as session:
+        with pytest.raises(KeyboardInterrupt):
+            session.run("tools.slow()")
+        assert interrupted == ["tool"]
+        assert session.execute("1 + 1") == "2"
+
+
+def test_an_exception_of_the_callers_own_handler_stops_the_code(codemode: Codemode) -> None:
+    def refuse(event: ExecutionEvent) -> None:
+        if isinstance(event, OutputText):
+            raise LookupError("mine")
+
+    with pytest.raises(LookupError, match="mine"):
+        codemode.run("print('x')\nimport time; time.sleep(60)", on_event=refuse)
+    assert codemode.execute("1") == "1"
+
+
+# --- life ---------------------------------------------------------------------------------------------
+
+
+def test_closing_is_idempotent_and_nothing_works_afterwards(
+    executor: LocalExecutor, connect: MakeClient
+) -> None:
+    codemode = connect(executor)
+    session = codemode.session().open()
+    assert codemode.execute("1") == "1"
+    codemode.close()
+    codemode.close()
+    asyncio.run(codemode.close_async())
+    with pytest.raises(ExecutorClientError, match="closed"):
+        codemode.execute("1")
+    with pytest.raises(ExecutorClientError, match="closed"):
+        asyncio.run(codemode.execute_async("1"))
+    with pytest.raises(ExecutorClientError, match="closed"):
+        codemode.session().open()
+    with pytest.raises(ExecutorClientError, match="closed"):
+        session.complete("x.")
+    assert not codemode.health_check()
+    assert not codemode.ready_check()
+
+
+def test_closing_ends_what_runs(executor: LocalExecutor, connect: MakeClient) -> None:
+    codemode = connect(executor)
+    begun = threading.Event()
+    codemode.registry.register_tool("begun", begun.set)
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            codemode.execute(WAITS)
+        except ExecutorConnectionError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert begun.wait(10)
+    codemode.close()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert len(errors) == 1
+
+
+def test_an_executor_that_is_not_there_is_neither_healthy_nor_ready() -> None:
+    with ExecutorClient("http://127.0.0.1:9", "secret", timeout=2) as client:
+        assert not client.health_check()
+        assert not client.ready_check()
+
+
+def test_an_executor_that_does_not_know_the_key_is_healthy_but_not_ready(executor: LocalExecutor) -> None:
+    with ExecutorClient(executor.url, "another-key-than-the-right-one") as client:
+        assert client.health_check()
+        assert not client.ready_check()
+
+
+def test_readiness_is_proved_with_a_tool_though_none_is_registered(codemode: Codemode) -> None:
+    assert codemode.registry.tools == {}
+    assert codemode.ready_check()
+    assert codemode.registry.tools == {}
+
+
+def test_correlation_ids_reach_results_and_errors(executor: LocalExecutor, connect: MakeClient) -> None:
+    codemode = connect(executor, correlation_id_prefix="shop")
+    assert codemode.run("1").correlation_id.startswith("shop-")
+    assert codemode.run("1").correlation_id != codemode.run("1").correlation_id
+    with pytest.raises(ExecutionFailedError, match=r"\[correlation id: shop-") as caught:
+        codemode.execute("1 / 0")
+    assert caught.value.correlation_id.startswith("shop-")
+    assert connect(executor, include_correlation_id=False).run("1").correlation_id == ""

@@ -1,0 +1,331 @@
+"""Code that takes more than its share is stopped at the limit that it reached."""
+
+from dataclasses import replace
+
+import pytest
+
+from tests.safety.arena import SMALL_MEMORY, Arena, Attack, Outcome
+
+OUT_OF_MEMORY = Outcome(error="OutOfMemoryError", limit="memory_bytes")
+OUT_OF_TIME = Outcome(error="TimeoutError", limit="timeout_seconds")
+
+PROCESSES = [
+    Attack(
+        name="fork bomb",
+        code="""
+import os
+while True:
+    try:
+        os.fork()
+    except OSError:
+        pass
+""",
+        timeout=1,
+        ends=OUT_OF_TIME,
+    ),
+    Attack(
+        name="fork bomb in a session",
+        code="""
+import os
+while True:
+    try:
+        os.fork()
+    except OSError:
+        pass
+""",
+        timeout=1,
+        in_session=True,
+        ends=replace(OUT_OF_TIME, session="lost"),
+    ),
+    Attack(
+        name="more processes than allowed",
+        code="""
+import os, signal
+for count in range(1000):
+    try:
+        if os.fork() == 0:
+            signal.pause()
+    except BlockingIOError:
+        break
+# The supervisor and the interpreter are processes as well.
+result = count in (126, 127)
+""",
+        ends=Outcome(result="True"),
+    ),
+    Attack(
+        name="more threads than allowed",
+        code="""
+import threading
+threading.stack_size(64 << 10)
+wait = threading.Event()
+try:
+    for count in range(1000):
+        threading.Thread(target=wait.wait, daemon=True).start()
+except RuntimeError as error:
+    print(error)
+result = count < 128
+""",
+        ends=Outcome(result="True"),
+    ),
+    Attack(
+        name="threads that start threads",
+        code="""
+import threading
+threading.stack_size(64 << 10)
+def breed():
+    while True:
+        try:
+            threading.Thread(target=breed).start()
+        except RuntimeError:
+            pass
+breed()
+""",
+        timeout=1,
+        ends=OUT_OF_TIME,
+    ),
+]
+
+MEMORY = [
+    Attack(
+        name="one large allocation",
+        code="block = bytearray(1 << 30)",
+        ends=Outcome(error="MemoryError", limit="memory_bytes"),
+    ),
+    Attack(
+        name="many small allocations that are kept",
+        code="""
+kept = []
+while True:
+    kept.append(b"x" * 100_000)
+""",
+        ends=Outcome(error="MemoryError", limit="memory_bytes"),
+    ),
+    Attack(
+        name="shared mappings",
+        code="""
+import mmap
+kept = []
+while True:
+    block = mmap.mmap(-1, 8 << 20)
+    block[:] = bytes(8 << 20)
+    kept.append(block)
+""",
+        ends=OUT_OF_MEMORY,
+    ),
+    Attack(
+        name="shared mappings whose pages are no longer mapped",
+        code="""
+import mmap
+kept = []
+while True:
+    block = mmap.mmap(-1, 8 << 20)
+    block[:] = b"x" * (8 << 20)
+    block.madvise(mmap.MADV_DONTNEED)
+    kept.append(block)
+""",
+        ends=OUT_OF_MEMORY,
+    ),
+    Attack(
+        name="many files in memory",
+        code="""
+import os
+while True:
+    os.write(os.memfd_create("x"), b"x" * (8 << 20))
+""",
+        ends=OUT_OF_MEMORY,
+    ),
+    Attack(
+        name="one file in memory, held by a child",
+        code="""
+import os, signal
+if os.fork() == 0:
+    descriptor = os.memfd_create("x")
+    while True:
+        os.write(descriptor, b"x" * (8 << 20))
+os.wait()
+signal.pause()
+""",
+        timeout=2,
+        ends=OUT_OF_MEMORY,
+        # The kernel ends the child alone, and its parent waits on.
+        in_docker=OUT_OF_TIME,
+    ),
+    Attack(
+        name="files in /tmp",
+        code="""
+count = 0
+while True:
+    count += 1
+    with open(f"/tmp/{count}", "wb") as file:
+        file.write(b"x" * (8 << 20))
+""",
+        ends=OUT_OF_MEMORY,
+    ),
+    Attack(
+        name="files in /dev/shm and /tmp, deleted and held open",
+        code="""
+import os
+kept = []
+while True:
+    for folder in ("/dev/shm", "/tmp"):
+        try:
+            kept.append(open(f"{folder}/x", "wb"))
+            kept[-1].write(b"x" * (4 << 20))
+            kept[-1].flush()
+        except OSError:
+            pass
+        os.unlink(f"{folder}/x")
+""",
+        ends=OUT_OF_MEMORY,
+    ),
+    Attack(
+        name="many processes that each stay below the limit",
+        code="""
+import os, signal
+for _ in range(10):
+    if os.fork() == 0:
+        block = b"x" * (60 << 20)
+        signal.pause()
+print([os.waitstatus_to_exitcode(os.wait()[1]) for _ in range(5)])
+os.abort()
+""",
+        ends=OUT_OF_MEMORY,
+    ),
+    Attack(
+        name="shared mappings in a session",
+        code="""
+import mmap
+kept = []
+while True:
+    kept.append(mmap.mmap(-1, 8 << 20))
+    kept[-1][:] = bytes(8 << 20)
+""",
+        in_session=True,
+        ends=replace(OUT_OF_MEMORY, session="lost"),
+    ),
+]
+
+FILES = [
+    Attack(
+        name="a full /tmp",
+        code="""
+import os
+with open("/tmp/full", "wb", 0) as file:
+    try:
+        while True:
+            file.write(b"x" * (1 << 18))
+    except OSError as error:
+        result = error.strerror
+""",
+        limits={"tmp_bytes": 8 << 20},
+        ends=Outcome(result="No space left on device"),
+    ),
+    Attack(
+        name="a full /dev/shm",
+        code="""
+with open("/dev/shm/full", "wb", 0) as file:
+    try:
+        while True:
+            file.write(b"x" * (1 << 20))
+    except OSError as error:
+        result = error.strerror
+""",
+        ends=Outcome(result="No space left on device"),
+    ),
+    Attack(
+        name="more files than /tmp may have",
+        code="""
+for count in range(100_000):
+    try:
+        open(f"/tmp/{count}", "w").close()
+    except OSError as error:
+        result = error.strerror
+        break
+""",
+        ends=Outcome(error="SandboxDiedError", limit="tmp_inodes"),
+        in_docker=Outcome(result="No space left on device"),
+    ),
+    Attack(
+        name="a tree of folders too deep to remove",
+        code="""
+import os
+for _ in range(3000):
+    os.mkdir("d")
+    os.chdir("d")
+""",
+        ends=Outcome(),
+    ),
+    Attack(
+        name="folders that forbid their removal",
+        code="""
+import os
+os.makedirs("a/b/c")
+os.chmod("a/b", 0)
+os.chmod("a", 0)
+os.chmod("/tmp/work", 0)
+""",
+        ends=Outcome(),
+    ),
+    Attack(
+        name="more open files than allowed",
+        code="""
+import os
+try:
+    while True:
+        os.open("/dev/null", os.O_RDONLY)
+except OSError as error:
+    result = error.strerror
+""",
+        ends=Outcome(result="Too many open files"),
+    ),
+    Attack(
+        name="a raised limit",
+        code="""
+import resource
+refused = 0
+kinds = [resource.RLIMIT_NOFILE, resource.RLIMIT_DATA, resource.RLIMIT_FSIZE, resource.RLIMIT_CORE]
+for kind in kinds:
+    hard = resource.getrlimit(kind)[1]
+    try:
+        resource.setrlimit(kind, (hard + 1, hard + 1))
+    except (ValueError, OSError):
+        refused += 1
+result = refused == len(kinds)
+""",
+        ends=Outcome(result="True"),
+    ),
+]
+
+
+@pytest.mark.parametrize("attack", PROCESSES, ids=str)
+def test_processes_and_threads_are_bounded(arena: Arena, attack: Attack) -> None:
+    arena.attack(attack)
+
+
+@pytest.mark.parametrize("attack", MEMORY, ids=str)
+def test_memory_is_bounded_whatever_it_is_made_of(arena: Arena, attack: Attack) -> None:
+    arena.attack(replace(attack, limits=SMALL_MEMORY))
+
+
+@pytest.mark.parametrize("attack", FILES, ids=str)
+def test_files_are_bounded(arena: Arena, attack: Attack) -> None:
+    arena.attack(attack)
+
+
+def test_processor_time_is_shared_with_other_owners(arena: Arena) -> None:
+    arena.attack(
+        Attack(
+            name="busy processes",
+            code="""
+import os
+for _ in range(40):
+    if os.fork() == 0:
+        while True:
+            pass
+while True:
+    pass
+""",
+            timeout=1.5,
+            ends=OUT_OF_TIME,
+        )
+    )
