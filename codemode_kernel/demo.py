@@ -1,4 +1,4 @@
-"""``python -m codemode_kernel.demo NOTEBOOK`` runs a notebook without a browser and prints its cells' results."""
+"""``python -m codemode_kernel.demo NOTEBOOK`` runs a notebook without a browser and prints its results."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from codemode.core.context import RuntimeContext, use_context
 from codemode.errors import CodemodeError, ExecutorConnectionError, OwnerChangedError, SessionLostError
+from codemode.events import Finished
 from codemode_kernel.interrupts import uninterrupted
 from codemode_kernel.output import told_if_slow
 
@@ -155,6 +156,7 @@ class NotebookSession:
         Raises:
             OwnerChangedError: The context is another owner's than the session's.
             SessionLostError: The session is gone; the next cell opens a new one.
+            KeyboardInterrupt: The code did not answer an interrupt.
         """
         session_id = ""
         if not fresh:
@@ -172,8 +174,20 @@ class NotebookSession:
             session_id=session_id,
             on_input=on_input,
         )
+        ended: list[ExecutionResult] = []
+
+        def follow(event: ExecutionEvent) -> None:
+            if isinstance(event, Finished):
+                ended.append(event.result)
+            on_event(event)
+
         try:
-            result = running.result(uninterrupted(on_event, running.interrupt))
+            result = running.result(uninterrupted(follow, running.interrupt))
+        except KeyboardInterrupt:
+            # Code that was interrupted ends in its own way, even well: it says so itself.
+            if not ended:
+                raise
+            result = ended[0]
         except (SessionLostError, ExecutorConnectionError) as error:
             if session_id and (isinstance(error, SessionLostError) or self._executor_died()):
                 raise self._lost(error.message) from None

@@ -84,6 +84,8 @@ _STYLE = {
     "word-break",
     "background-color",
 }
+# A colour too can be given as an address: `url(...)` and its kin, spelled out or with escapes.
+_STYLE_ADDRESS = re.compile(r"\\|/\*|@|(?<!rgb)(?<!rgba)(?<!hsl)(?<!hsla)\(", re.IGNORECASE)
 # JupyterLab acts on classes of its own.
 _FRONT_END_CLASS = re.compile(r"\b(jp|lm|p|cm|jupyter|jl)-", re.IGNORECASE)
 
@@ -135,8 +137,7 @@ def _harmless_attribute(tag: str, name: str, value: str) -> str | None:
     if name == "href":
         return value if _WEB_ADDRESS.match(value) else None
     if name == "style":
-        # Even a colour can be given as an address.
-        return None if "(" in value and "url" in value.lower() else value
+        return None if _STYLE_ADDRESS.search(value) else value
     if name == "class":
         return None if _FRONT_END_CLASS.search(value) else value
     return value

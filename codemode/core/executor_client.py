@@ -269,7 +269,7 @@ class ExecutorClient:
 
 
 def context_to_proto(context: RuntimeContext | None) -> pb.Context:
-    """The context as the wire carries it. Raises ContextVariableError for a variable that JSON cannot carry."""
+    """The context as the wire carries it. Raises ContextVariableError for what JSON cannot carry."""
     from codemode_proto.v1 import executor_pb2 as pb
 
     return pb.Context(variables_json=context.to_json() if context is not None else "")

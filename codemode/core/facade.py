@@ -231,7 +231,8 @@ class Codemode:
         limit = self.client_config.max_code_length
         if len(code) > limit:
             raise LimitExceededError(
-                f"code: {len(code):,} characters are above max_code_length={limit:,}; put data in files or tools",
+                f"code: {len(code):,} characters are above max_code_length={limit:,}; "
+                "put data in files or tools",
                 limit="max_code_length",
             )
 
@@ -249,7 +250,8 @@ class Codemode:
             ImportError: CrewAI is not installed, or this version has no integration for it yet.
         """
         raise ImportError(
-            "the CrewAI integration is not part of this version; call Codemode.execute_async from a tool of your own"
+            "the CrewAI integration is not part of this version; "
+            "call Codemode.execute_async from a tool of your own"
         )
 
     # --- life -------------------------------------------------------------------------------------

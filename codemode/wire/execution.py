@@ -11,7 +11,7 @@ stream opened after the code may have arrived asks to be attached only.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,9 @@ Sink = Callable[["pb.ExecuteEvent | BaseException"], None]
 """Takes every event once and in order, at last `finished` or an error; called on the SDK's loop."""
 
 _REFUSALS = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
+# Calls that have said everything and whose status is not there yet: dropping one would cancel it.
+_ending: set[Any] = set()
+
 _QUESTIONS = {"tool_call": "call_id", "schema_request": "request_id", "input_request": "request_id"}
 """Kinds of event that want an answer, and where each has its number."""
 
@@ -183,7 +186,12 @@ class RemoteExecution:
         finally:
             if writer is not None:
                 writer.cancel()
-            call.cancel()
+            if self._finished:
+                # Its status is on the way; cancelling would cost both sides more than waiting for it.
+                _ending.add(call)
+                call.add_done_callback(_ending.discard)
+            else:
+                call.cancel()
 
     async def _write(self, call: Any) -> None:
         with suppress(asyncio.CancelledError, grpc.aio.BaseError, asyncio.InvalidStateError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import grpc
 
@@ -48,28 +49,26 @@ def as_transport_error(error: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
     return grpc.aio.AioRpcError(
         grpc.StatusCode.UNAVAILABLE,
         error.initial_metadata(),
-        error.trailing_metadata(),
+        error.trailing_metadata(),  # type: ignore[arg-type] # the stubs' own two names for one thing
         "the connection broke",
+        None,
     )
 
 
 def retry_after_seconds(error: grpc.aio.AioRpcError) -> float | None:
     """How long the executor asks the caller to wait, in seconds."""
-    for key, value in error.trailing_metadata() or ():
-        if key == "retry-after-ms":
-            try:
-                return min(max(int(value) / 1000, 0.0), 60.0)
-            except ValueError:
-                return None
-    return None
+    asked = _trailing(error, "retry-after-ms")
+    return min(int(asked) / 1000, 60.0) if asked.isdecimal() else None
 
 
 def instance_of(error: grpc.aio.AioRpcError) -> str:
     """Which executor process answered with this error; empty when it was no executor that did."""
-    for key, value in error.trailing_metadata() or ():
-        if key == "codemode-instance":
-            return str(value)
-    return ""
+    return _trailing(error, "codemode-instance")
+
+
+def _trailing(error: grpc.aio.AioRpcError, wanted: str) -> str:
+    metadata: Any = error.trailing_metadata() or ()
+    return next((str(value) for key, value in metadata if key == wanted), "")
 
 
 def error_for(
@@ -98,9 +97,9 @@ def error_for(
     field = match[1] if match else ""
     if outcome_unknown or code is grpc.StatusCode.DATA_LOSS:
         return ExecutorConnectionError(
-            f"the connection to the executor at {url} was lost while the code ran{times}, and whether it ran to "
-            "its end is unknown; nothing was run again. Look at what it should have done before you repeat it, "
-            f"or mark code that may run twice as idempotent. ({details})",
+            f"the connection to the executor at {url} was lost while the code ran{times}, and whether it "
+            "ran to its end is unknown; nothing was run again. Look at what it should have done before you "
+            f"repeat it, or mark code that may run twice as idempotent. ({details})",
             correlation_id=correlation_id,
             status=status,
             outcome_unknown=True,
@@ -113,7 +112,8 @@ def error_for(
         )
     if code is grpc.StatusCode.UNAVAILABLE:
         return ExecutorConnectionError(
-            f"the executor at {url} cannot be reached{times}: {details}. Is it running, and is the URL right?",
+            f"the executor at {url} cannot be reached{times}: {details}. "
+            "Is it running, and is the URL right?",
             correlation_id=correlation_id,
             status=status,
         )
@@ -123,7 +123,7 @@ def error_for(
             correlation_id=correlation_id,
             status=status,
         )
-    if code in (grpc.StatusCode.UNAUTHENTICATED,):
+    if code is grpc.StatusCode.UNAUTHENTICATED:
         return AuthenticationError(details, correlation_id=correlation_id, status=status)
     if code is grpc.StatusCode.PERMISSION_DENIED and field == "context":
         keys = details.removeprefix("context: ").split(" changed")[0]

@@ -73,9 +73,9 @@ async def get(
                     await asyncio.to_thread(file.write, response.chunk)
         if received != size:
             raise ProtocolError(f"the file {source!r} has {size:,} bytes, but {received:,} arrived")
-        Path(partial).replace(target)
+        await asyncio.to_thread(os.replace, partial, target)
     except grpc.aio.AioRpcError as error:
         raise error_for(error, connection.url, session_id=session_id) from None
     finally:
         with suppress(FileNotFoundError):
-            Path(partial).unlink()
+            await asyncio.to_thread(os.unlink, partial)

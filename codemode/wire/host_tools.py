@@ -89,7 +89,7 @@ class HostTools:
         for name in names:
             try:
                 binding = self._find(name)
-            except Exception:  # noqa: BLE001 - one tool with a broken schema must not hide the others
+            except Exception:  # noqa: BLE001, S112 - one tool with a broken schema must not hide the others
                 continue
             tools.append(
                 pb.ToolSchema(

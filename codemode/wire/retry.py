@@ -19,7 +19,7 @@ class RetryPolicy:
         base_ms: The first wait.
         max_ms: The longest wait.
         codes: gRPC statuses after which a try makes sense.
-        jitter: Take a random part, at least half, of each wait, so that many clients do not come back at once.
+        jitter: Take a random part, at least half, of each wait, so that clients do not come back all at once.
     """
 
     max_attempts: int = 3
@@ -33,7 +33,7 @@ class RetryPolicy:
         if tries >= self.max_attempts or error.code() not in self.codes or is_too_large(error):
             return None
         asked = retry_after_seconds(error)
-        wait = min(self.base_ms * 2 ** (tries - 1), self.max_ms) / 1000
+        wait: float = min(self.base_ms * 2 ** (tries - 1), self.max_ms) / 1000
         if self.jitter:
             wait *= random.uniform(0.5, 1.0)  # noqa: S311 - not for secrecy
         return wait if asked is None else max(wait, asked)

@@ -35,7 +35,7 @@ from codemode_executor.reports import (
 INSTANCE = secrets.token_hex(8)
 MAX_OPEN_CALLS = 1000
 # Arguments of calls that wait for an answer; one call may have more.
-MAX_OPEN_BYTES = 128 << 20
+MAX_OPEN_BYTES = 64 << 20
 MAX_NAME = 256
 # What an event costs in memory here, however little is in it.
 _EVENT_BYTES = 512
@@ -81,8 +81,11 @@ class Execution:
         self.size = 0
         self.ended_at = 0.0
         self.events: list[pb.ExecuteEvent] = []
-        # Number of the last event that was handed to a stream; those after it may still grow.
+        # Number of the last event that was handed to a stream.
         self.sent = 0
+        # Pieces of the last event's text, while nobody was handed it: many small ones become one event.
+        self._growing: list[str] = []
+        self._growing_length = 0
         self.ended: asyncio.Future[pb.Finished] = asyncio.get_running_loop().create_future()
         # Streams that follow it now.
         self.attached = 0
@@ -289,21 +292,23 @@ class Execution:
         text = self._decoders[decoder].decode(data)
         if not text:
             return
-        last = self.events[-1]
-        if (
-            last.number > self.sent
-            and last.WhichOneof("message") == "output"
-            and last.output.stream == stream
-            and len(last.output.text) < _PIECE
-        ):
-            # Nobody has been sent it yet, so many small pieces become one event.
-            last.output.text += text
-            self.size += len(text)
-        elif self._pieces_left > 0:
+        if not (self._growing and self.events[-1].output.stream == stream and self._growing_length < _PIECE):
+            if self._pieces_left <= 0:
+                self._output_cut += len(data)
+                return
             self._pieces_left -= 1
-            self._emit(output=pb.Output(stream=stream, text=text))
-        else:
-            self._output_cut += len(data)
+            self._emit(output=pb.Output(stream=stream))
+            self._growing_length = 0
+        self._growing.append(text)
+        self._growing_length += len(text)
+        self.size += len(text)
+
+    def _settle(self) -> None:
+        """Give the last event the text that it has so far; it grows no more."""
+        if self._growing:
+            # At once: a message never frees what its fields held before.
+            self.events[-1].output.text = "".join(self._growing)
+            self._growing = []
 
     def _display(self, kind: pb.Display.Kind.ValueType, body: bytes) -> None:
         room = self.limits.output_bytes - self._output_bytes
@@ -428,8 +433,10 @@ class Execution:
         del self._open[request_id]
         if kind == "tool_call":
             # Whoever could answer has seen the arguments, so they need not be kept for a second look.
+            # In another message, because one never frees what its fields held before.
+            call = pb.ToolCall(call_id=request_id, name=event.tool_call.name)
+            self.events[event.number - 1] = pb.ExecuteEvent(number=event.number, tool_call=call)
             length = len(event.tool_call.arguments_json)
-            event.tool_call.ClearField("arguments_json")
             self._open_bytes -= length
             self.size -= length
         return True
@@ -449,6 +456,7 @@ class Execution:
         return event
 
     def _record(self, **message: Any) -> pb.ExecuteEvent:
+        self._settle()
         event = pb.ExecuteEvent(number=len(self.events) + 1, **message)
         self.events.append(event)
         self.size += event.ByteSize() + _EVENT_BYTES
@@ -517,9 +525,12 @@ class Execution:
 
     def events_after(self, number: int, max_bytes: int) -> list[pb.ExecuteEvent]:
         """The events after a number, as many as fit, but at least one."""
+        self._settle()
         size, end = 0, number
-        while end < len(self.events) and (end == number or size < max_bytes):
+        while end < len(self.events):
             size += self.events[end].ByteSize()
+            if size > max_bytes and end > number:
+                break
             end += 1
         return self.events[number:end]
 

@@ -108,7 +108,8 @@ class Journal:
             return found, False
         if start.attach_only:
             raise NotFoundError(
-                "execution_id: this executor does not know the execution; it ran on one that was stopped, or never"
+                "execution_id: this executor does not know the execution; "
+                "it ran on one that was stopped, or never"
             )
         self._forget()
         if len(self._entries) >= self._max_entries:

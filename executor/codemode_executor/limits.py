@@ -53,7 +53,7 @@ class Limits:
 
     def to_proto(self) -> pb.Limits:
         """The same as a message, every field set."""
-        return pb.Limits(**flatten(self))
+        return pb.Limits(**flatten(self))  # type: ignore[arg-type] # each value has its field's type
 
 
 CEILINGS = Limits(

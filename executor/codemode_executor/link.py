@@ -16,10 +16,12 @@ from codemode_sandbox.frames import (
     pack_message,
 )
 
-from codemode_executor.errors import SandboxDiedError
+from codemode_executor.errors import OverloadedError, SandboxDiedError
 
 # How long a supervisor may take to kill, empty and answer before it is given up.
 RESET_SECONDS = 5.0
+# Each has a process of its own, which counts among those of the sandbox.
+MAX_TRANSFERS = 32
 
 
 class ChannelUser(Protocol):
@@ -149,7 +151,16 @@ class SandboxLink(asyncio.Protocol):
         self._write(pack_link(LinkKind.INTERRUPT, channel))
 
     def open_channel(self, user: ChannelUser) -> int:
-        """Have a process forked that moves files; returns its channel."""
+        """Have a process forked that moves files; returns its channel.
+
+        Raises:
+            OverloadedError: Too many move already.
+        """
+        if len(self._users) > MAX_TRANSFERS:
+            raise OverloadedError(
+                f"transfers: {MAX_TRANSFERS} files are on their way to or from this session; wait for some",
+                retry_after_ms=500,
+            )
         self._last_channel = self._last_channel % 250 + 2
         while self._last_channel in self._users:
             self._last_channel = self._last_channel % 250 + 2

@@ -244,6 +244,10 @@ class Pool:
                 except BackendError as error:
                     log.warning("no sandbox could be started", extra={"reason": str(error)})
                     await asyncio.sleep(RETRY_SECONDS)
+                except Exception:
+                    # The pool must be filled again when whatever it was has passed.
+                    log.exception("a sandbox could not be started")
+                    await asyncio.sleep(RETRY_SECONDS)
 
     async def _remove_idle(self) -> None:
         while True:

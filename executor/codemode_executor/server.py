@@ -6,6 +6,7 @@ import ipaddress
 import logging
 import os
 import signal
+import socket
 import stat
 import threading
 from collections.abc import AsyncIterator
@@ -169,6 +170,10 @@ def _bind_unix(server: grpc.aio.Server, listen: str) -> str:
     path = Path(listen.removeprefix("unix:"))
     if path.exists() and not stat.S_ISSOCK(path.stat().st_mode):
         raise ListenError(f"cannot listen on {path}: it exists and is not a socket")
+    # gRPC would take the place of an executor that lives as it does of one that died.
+    with socket.socket(socket.AF_UNIX) as probe:
+        if probe.connect_ex(str(path)) == 0:
+            raise ListenError(f"cannot listen on {path}: another process listens there")
     # The socket is made by gRPC; nobody may connect between its making and a later chmod.
     before = os.umask(0o177)
     try:

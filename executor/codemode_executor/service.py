@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 from typing import Any, TypeAlias, TypeVar
 
@@ -93,10 +93,8 @@ class ExecutorService(pb_grpc.ExecutorServicer):
         self, request_iterator: Any, context: Context
     ) -> None:
         """One execution; see the contract."""
-        try:
+        async with _answering(context):
             await self._execute(context)
-        except ServiceError as error:
-            await _abort(context, error)
 
     async def _execute(self, context: Context) -> None:
         self._authenticator.identify(context.invocation_metadata() or ())
@@ -260,13 +258,11 @@ class ExecutorService(pb_grpc.ExecutorServicer):
         self, request: pb.GetFileRequest, context: Context
     ) -> AsyncIterator[pb.GetFileResponse]:
         """Read a file of a session's working directory."""
-        try:
+        async with _answering(context):
             session = self._session(context, request)
             room = session.limits.sandbox.tmp_bytes
             async for response in get_file(session.lease.sandbox.link, request.path, room):
                 yield response
-        except ServiceError as error:
-            await _abort(context, error)
 
     # --- readiness ------------------------------------------------------------------------------
 
@@ -298,12 +294,27 @@ async def _abort(context: Context, error: ServiceError) -> None:
     await context.abort(error.code, str(error), tuple(trailing))
 
 
-async def _serve(context: Context, work: Callable[[], Awaitable[T]]) -> T:
+@asynccontextmanager
+async def _answering(context: Context) -> AsyncIterator[None]:
+    """Turn errors into statuses; what nobody foresaw is told to the log, and not to the caller."""
     try:
-        return await work()
+        yield
     except ServiceError as error:
         await _abort(context, error)
-        raise AssertionError("abort raises") from error
+    except (grpc.aio.BaseError, asyncio.CancelledError):
+        raise
+    except Exception:
+        if context.done():
+            # Writing to a caller that has gone.
+            return
+        log.exception("a request failed unexpectedly")
+        await context.abort(grpc.StatusCode.INTERNAL, "the executor failed; its log says why")
+
+
+async def _serve(context: Context, work: Callable[[], Awaitable[T]]) -> T:
+    async with _answering(context):
+        return await work()
+    raise AssertionError("abort raises")
 
 
 async def _speak(context: Context, execution: Execution, last_event: int) -> None:

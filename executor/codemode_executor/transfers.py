@@ -60,7 +60,7 @@ class Conversation:
 async def ask(
     link: SandboxLink, kind: MessageKind, head: dict[str, Any], code: str
 ) -> tuple[dict[str, Any], Any]:
-    """Put a question about code to an idle interpreter; returns its header and its JSON body, both hostile."""
+    """Ask an idle interpreter about code; returns the answer's header and JSON body, both hostile."""
     conversation = Conversation()
     link.attach(INTERPRETER_CHANNEL, conversation)
     try:

@@ -21,16 +21,18 @@ def without_our_frames(tb: TracebackType | None) -> TracebackType | None:
     return kept
 
 
-def clean(error: BaseException, seen: set[int] | None = None) -> None:
+def clean(error: BaseException) -> None:
     """Take our frames out of an exception and of those it came from."""
-    seen = set() if seen is None else seen
-    if id(error) in seen:
-        return
-    seen.add(id(error))
-    error.__traceback__ = without_our_frames(error.__traceback__)
-    for other in (error.__cause__, error.__context__):
-        if other is not None:
-            clean(other, seen)
+    seen: set[int] = set()
+    left: list[BaseException | None] = [error]
+    # Not recursive: a chain may be longer than Python's stack.
+    while left:
+        one = left.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        one.__traceback__ = without_our_frames(one.__traceback__)
+        left += [one.__cause__, one.__context__]
 
 
 def add_hint(error: BaseException) -> None:

@@ -14,7 +14,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def prctl(option: int, value: int) -> None:
-    """Set one attribute of this process, see prctl(2). Raises OSError as the kernel says."""
+    """Set an attribute of this process by its number. Raises OSError as the kernel says."""
     if _libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0) != 0:
         errno = ctypes.get_errno()
         raise OSError(errno, os.strerror(errno), f"prctl({option}, {value})")

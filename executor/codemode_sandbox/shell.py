@@ -13,6 +13,7 @@ import pydoc
 import signal
 import subprocess
 import sys
+import warnings
 from typing import Any
 
 from IPython.core.displayhook import DisplayHook
@@ -161,10 +162,8 @@ class SandboxShell(InteractiveShell):
         sys.stdout.flush()
         sys.stderr.flush()
         # In a process group of its own, so that an interrupt ends what the shell has started as well.
-        with subprocess.Popen(
-            ["/bin/sh", "-c", self.var_expand(command, depth=1)],
-            process_group=0,
-        ) as process:
+        arguments = ["/bin/sh", "-c", self.var_expand(command, depth=1)]
+        with subprocess.Popen(arguments, process_group=0) as process:  # noqa: S603 - what `!` means
             try:
                 self.user_ns["_exit_code"] = process.wait()
             except KeyboardInterrupt:
@@ -253,6 +252,8 @@ def make_shell() -> SandboxShell:
         displayhook_class=ChannelDisplayHook,
     )
     shell.autoawait = True
+    # It speaks of a terminal.
+    warnings.filterwarnings("ignore", message="To exit: use 'exit'")
     # For good, so that no cell has to switch it on and off.
     shell.builtin_trap.activate()
     # `python -S` leaves these out.

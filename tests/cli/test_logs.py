@@ -187,10 +187,10 @@ def test_ids_are_those_of_the_task(format_record: Any) -> None:
         await asyncio.sleep(0)
         return str(format_record()["correlation_id"])
 
-    async def both() -> tuple[str, str]:
-        return await asyncio.gather(work("a"), work("b"))
+    async def both() -> list[str]:
+        return list(await asyncio.gather(work("a"), work("b")))
 
-    assert asyncio.run(both()) == ("a", "b")
+    assert asyncio.run(both()) == ["a", "b"]
     assert "correlation_id" not in format_record()
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -115,6 +117,7 @@ class Kernel:
     """
 
     def __init__(self, environment: dict[str, str]) -> None:
+        self._closed = False
         self.manager = KernelManager(kernel_name="python3")
         self.manager.start_kernel(env={**os.environ, **environment})
         self.client: BlockingKernelClient = self.manager.blocking_client()
@@ -137,14 +140,25 @@ class Kernel:
         assert "UsageError" not in ran.text("stderr")
         return ran
 
+    def run_beside(self, code: str) -> None:
+        """Run code in a subshell, on a thread of its own, while a cell runs."""
+        client = self.client
+        client.control_channel.send(client.session.msg("create_subshell_request"))
+        reply = client.get_control_msg(timeout=SECONDS)
+        message = client.session.msg("execute_request", {"code": code, "silent": False})
+        message["header"]["subshell_id"] = reply["content"]["subshell_id"]
+        client.shell_channel.send(message)
+
     def interrupt(self) -> None:
         """Interrupt the running cell, as the button does."""
         self.manager.interrupt_kernel()
 
-    def close(self) -> None:
-        """Shut it down as a front end does."""
-        self.client.stop_channels()
-        self.manager.shutdown_kernel()
+    def close(self, *, now: bool = False) -> None:
+        """Shut it down as a front end does, or kill it; a second time does nothing."""
+        if not self._closed:
+            self._closed = True
+            self.client.stop_channels()
+            self.manager.shutdown_kernel(now=now)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -177,22 +191,38 @@ def start_kernel() -> Iterator[StartKernel]:
         kernel.close()
 
 
-def need_docker() -> None:
-    """Skip, or in CI fail, where no Docker Engine answers."""
-    try:
-        engine = docker.from_env()
-        engine.ping()
-    except DockerException as error:
-        unavailable(f"no Docker Engine answers: {error}")
+@pytest.fixture(scope="session")
+def docker_engine() -> Iterator[docker.DockerClient]:
+    """The Docker Engine of this machine."""
+    # The package leaves its socket open when the engine does not answer.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        try:
+            engine = docker.from_env()
+            engine.ping()
+        except DockerException as error:
+            reason = f"no Docker Engine answers: {error}"
+            engine = None
+        gc.collect()
+    if engine is None:
+        unavailable(reason)
+    yield engine
     engine.close()
 
 
 @pytest.fixture(scope="module", params=["bubblewrap", "docker"])
-def kernel(request: pytest.FixtureRequest) -> Iterator[Kernel]:
+def sandbox_backend(request: pytest.FixtureRequest) -> str:
+    """Each kind of sandbox that this machine has."""
+    backend: str = request.param
+    if backend == "docker":
+        request.getfixturevalue("docker_engine")
+    return backend
+
+
+@pytest.fixture(scope="module")
+def kernel(sandbox_backend: str) -> Iterator[Kernel]:
     """A kernel that the tests of a module share, on each kind of sandbox."""
-    if request.param == "docker":
-        need_docker()
-    kernel = Kernel({"CODEMODE_BACKEND": request.param})
+    kernel = Kernel({"CODEMODE_BACKEND": sandbox_backend})
     yield kernel
     kernel.close()
 

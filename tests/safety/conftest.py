@@ -1,12 +1,13 @@
 """The executors under attack, one for each backend."""
 
+import asyncio
 import os
 from collections.abc import Iterator
 from typing import Any
 
 import docker
 import pytest
-from codemode import ComponentRegistry
+from codemode import ComponentRegistry, RuntimeContext
 from codemode_executor.image import find_image
 
 from tests.safety.arena import Arena
@@ -36,18 +37,22 @@ def _need_docker() -> None:
         client.close()
 
 
-class Counted:
-    """The tools of the registry, and what they were called with."""
+def _who(context: RuntimeContext) -> dict[str, Any]:
+    """Who calls, as the tool sees it."""
+    return dict(context.variables)
 
-    def __init__(self) -> None:
-        self.calls: list[Any] = []
-        self.registry = ComponentRegistry()
+
+async def _slow() -> None:
+    await asyncio.sleep(60)
 
 
 @pytest.fixture(scope="session")
 def registry() -> ComponentRegistry:
     """Tools that attackers may call."""
-    return ComponentRegistry()
+    registry = ComponentRegistry()
+    registry.register_tool("who", _who)
+    registry.register_tool("slow", _slow)
+    return registry
 
 
 @pytest.fixture(scope="session", params=["docker", "bubblewrap"])

