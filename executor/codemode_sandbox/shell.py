@@ -244,7 +244,7 @@ def make_shell() -> SandboxShell:
     config.InteractiveShell.cache_size = 1000
     config.InteractiveShell.enable_html_pager = False
     config.InteractiveShell.display_page = True
-    config.InteractiveShell.colors = "linux"
+    config.InteractiveShell.colors = "neutral"
     config.InteractiveShell.separate_in = ""
     shell: SandboxShell = SandboxShell.instance(
         config=config,
