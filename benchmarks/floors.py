@@ -144,7 +144,7 @@ def grpc_round_trip(payload: bytes = b"x" * 100, runs: int = 500) -> float:
 async def _ping(address: str, payload: bytes, runs: int) -> float:
     times = []
     async with grpc.aio.insecure_channel(address) as channel:
-        call = channel.stream_stream("/echo/Echo", None, None)(None)  # type: ignore[arg-type]
+        call = channel.stream_stream("/echo/Echo", None, None)(None)
         for _ in range(runs):
             began = time.perf_counter()
             await call.write(payload)

@@ -36,7 +36,7 @@ class LocalExecutor:
         self.api_key = secrets.token_urlsafe(32)
         # gRPC has no Unix sockets on Windows.
         listen = "127.0.0.1:0" if sys.platform == "win32" else f"unix:{self._folder / 'executor.sock'}"
-        arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+        arguments = [option for name, value in options.items() for option in _option(name, value)]
         self._log = (self._folder / "executor.log").open("w+b")
         self._process = subprocess.Popen(  # noqa: S603 - our own command
             [
@@ -111,6 +111,15 @@ class LocalExecutor:
                 self._process.stdout.close()
             self._log.close()
             shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _option(name: str, value: object) -> list[str]:
+    flag = f"--{name.replace('_', '-')}"
+    if value is None or isinstance(value, bool):
+        return [flag] if value else []
+    if isinstance(value, list | tuple):
+        value = ",".join(map(str, value))
+    return [f"{flag}={value}"]
 
 
 def _read_line(stream: IO[bytes], lines: queue.SimpleQueue[str]) -> None:

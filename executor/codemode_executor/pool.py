@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from codemode_executor.backends.base import Backend, Sandbox
 from codemode_executor.errors import BackendError
@@ -130,10 +131,18 @@ class Pool:
 
     # --- leasing --------------------------------------------------------------------------------
 
-    async def lease(self, owner: Owner, limits: SandboxLimits) -> Lease:
+    async def lease(
+        self, owner: Owner, limits: SandboxLimits, unless: "asyncio.Future[Any] | None" = None
+    ) -> Lease:
         """A sandbox for an owner: their own idle one, else a warm one, else a new one.
 
+        Args:
+            owner: Whose it will be.
+            limits: The limits it must have.
+            unless: When it is done, the sandbox is not waited for any longer.
+
         Raises:
+            asyncio.CancelledError: `unless` was done while it waited.
             OverloadedError: The ceiling is reached and too many wait.
             BackendError: None could be started.
         """
@@ -148,7 +157,7 @@ class Pool:
                 return Lease(await self._start(limits), owner, uses=1)
             if (least_used := self._take_least_used()) is not None:
                 return Lease(await self._start(limits, instead_of=least_used), owner, uses=1)
-            await self._queue.wait(owner)
+            await self._queue.wait(owner, unless)
 
     def _take_idle(self, owner: Owner, limits: SandboxLimits) -> Lease | None:
         leases = self._idle.get(owner, [])

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import OrderedDict, deque
+from typing import Any
 
 from codemode_executor.errors import OverloadedError
 from codemode_executor.owner import Owner
@@ -24,11 +25,16 @@ class FairQueue:
     def __len__(self) -> int:
         return self._count
 
-    async def wait(self, owner: Owner) -> None:
+    async def wait(self, owner: Owner, unless: "asyncio.Future[Any] | None" = None) -> None:
         """Wait for a turn.
+
+        Args:
+            owner: Who waits.
+            unless: Ends the waiting when it is done, so that who gave up holds no place.
 
         Raises:
             OverloadedError: Too many wait already, of all owners or of this one.
+            asyncio.CancelledError: `unless` is done.
         """
         if self._count >= self._max:
             raise self._full("max_queue", self._max)
@@ -38,31 +44,42 @@ class FairQueue:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         mine.append(turn)
         self._count += 1
+
+        def give_up(_: object) -> None:
+            turn.cancel()
+
+        if unless is not None:
+            unless.add_done_callback(give_up)
         try:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
                 # The turn came at the same moment: somebody else shall have it.
                 self.wake()
-            else:
+            elif turn in mine:
                 mine.remove(turn)
                 self._count -= 1
                 if not mine:
                     self._waiting.pop(owner, None)
             raise
+        finally:
+            if unless is not None:
+                unless.remove_done_callback(give_up)
 
     def wake(self) -> None:
         """Give the next owner its turn."""
-        if not self._waiting:
-            return
-        owner, turns = next(iter(self._waiting.items()))
-        turn = turns.popleft()
-        self._count -= 1
-        if turns:
-            self._waiting.move_to_end(owner)
-        else:
-            del self._waiting[owner]
-        turn.set_result(None)
+        while self._waiting:
+            owner, turns = next(iter(self._waiting.items()))
+            turn = turns.popleft()
+            self._count -= 1
+            if turns:
+                self._waiting.move_to_end(owner)
+            else:
+                del self._waiting[owner]
+            # One who was cancelled a moment ago has had no time yet to leave.
+            if not turn.done():
+                turn.set_result(None)
+                return
 
     def _full(self, name: str, limit: int) -> OverloadedError:
         return OverloadedError(

@@ -90,7 +90,8 @@ class Runs:
         context: Mapping[str, Any],
         config: Mapping[str, Any],
     ) -> None:
-        lease = await self._pool.lease(owner, execution.limits.sandbox)
+        # Whoever cancels, or vanishes, while it waits for a sandbox leaves the queue.
+        lease = await self._pool.lease(owner, execution.limits.sandbox, execution.ended)
         try:
             if not execution.finished:
                 execution.run(lease.sandbox, start, context, config)

@@ -116,6 +116,35 @@ def test_a_turn_that_comes_at_the_moment_somebody_leaves_is_the_next_ones() -> N
     line_of("a1", "b1", run=run)
 
 
+def test_a_turn_does_not_go_to_one_who_is_about_to_leave() -> None:
+    async def run(line: Line) -> None:
+        line.tasks["a1"].cancel()
+        await line.wake()
+        assert line.served == ["b1"]
+        assert len(line.queue) == 0
+        await line.join(ADA, "a2")
+        await line.wake()
+        assert line.served == ["b1", "a2"]
+
+    line_of("a1", "b1", run=run)
+
+
+def test_one_who_gives_up_otherwise_leaves_as_well() -> None:
+    async def run(line: Line) -> None:
+        given_up = asyncio.get_running_loop().create_future()
+        waiting = asyncio.ensure_future(line.queue.wait(ADA, given_up))
+        await asyncio.sleep(0)
+        assert len(line.queue) == 2
+        given_up.set_result(None)
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert len(line.queue) == 1
+        await line.wake()
+        assert line.served == ["b1"]
+
+    line_of("b1", run=run)
+
+
 def test_a_turn_for_nobody_is_lost() -> None:
     async def run(line: Line) -> None:
         line.queue.wake()

@@ -179,13 +179,12 @@ def test_completion_tells_what_to_replace(raw: RawClient, session_id: str) -> No
     assert (answer.cursor_start, answer.cursor_end) == (4, 8)
 
 
-@pytest.mark.parametrize("cursor", [0, 5, 2**32 - 1])
-@pytest.mark.parametrize("code", ["", "\n\n", "é" * 10, "((((", "import os; os.", "x" * 1000])
-def test_completion_of_anything_is_an_answer(
-    raw: RawClient, session_id: str, code: str, cursor: int
-) -> None:
-    answer = raw.call("Complete", pb.CompleteRequest(session_id=session_id, code=code, cursor=cursor))
-    assert answer.cursor_start <= answer.cursor_end <= max(len(code), 1)
+def test_completion_of_anything_is_an_answer(raw: RawClient, session_id: str) -> None:
+    for code in ("", "\n\n", "é" * 10, "((((", "import os; os.", "x" * 1000):
+        for cursor in (0, 5, 2**32 - 1):
+            request = pb.CompleteRequest(session_id=session_id, code=code, cursor=cursor)
+            answer = raw.call("Complete", request)
+            assert answer.cursor_start <= answer.cursor_end <= len(code)
 
 
 def test_inspection_explains_a_name(raw: RawClient, session_id: str) -> None:

@@ -289,8 +289,8 @@ def _system_folders() -> list[str]:
             arguments += ["--symlink", str(path.readlink()), str(path)]
         elif path.is_dir():
             arguments += ["--ro-bind", str(path), str(path)]
-    # The linker's cache and Debian's choice of BLAS; NixOS keeps every library in its store.
-    for extra in ("/etc/ld.so.cache", "/etc/alternatives", "/nix/store"):
+    # For the linker, Debian's choice of BLAS, and fontconfig; NixOS keeps every library in its store.
+    for extra in ("/etc/ld.so.cache", "/etc/alternatives", "/etc/fonts", "/nix/store"):
         if Path(extra).exists():
             arguments += ["--ro-bind", extra, extra]
     return arguments
