@@ -1,0 +1,131 @@
+"""What a killed executor leaves in a Docker Engine is gone by the time that the next one works."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NoReturn
+
+import docker
+import docker.errors
+import pytest
+from codemode_executor.backends.docker import LABEL
+from codemode_executor.image import find_image
+
+from codemode.errors import ExecutorConnectionError
+from codemode.local import LocalExecutor
+
+if TYPE_CHECKING:
+    from tests.conftest import MakeClient
+
+
+def unavailable(reason: str) -> NoReturn:
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[docker.DockerClient]:
+    try:
+        client = docker.from_env()
+        client.ping()
+    except docker.errors.DockerException as error:
+        unavailable(f"no Docker Engine answers: {error}")
+    if not find_image(client):
+        client.close()
+        unavailable("the engine has no sandbox image; `make image` builds it")
+    yield client
+    client.close()
+
+
+class Sandboxes:
+    """The containers of executors, without those that were there before."""
+
+    def __init__(self, engine: docker.DockerClient) -> None:
+        self._engine = engine
+        self._before = self._now()
+
+    def _now(self) -> set[str]:
+        return {str(c["Id"]) for c in self._engine.api.containers(all=True, filters={"label": LABEL})}
+
+    def ours(self) -> set[str]:
+        return self._now() - self._before
+
+    def gone(self, which: set[str], seconds: float = 10) -> bool:
+        """Whether these are gone within a time."""
+        deadline = time.monotonic() + seconds
+        while which & self._now():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.05)
+        return True
+
+
+@pytest.fixture
+def sandboxes(engine: docker.DockerClient) -> Sandboxes:
+    return Sandboxes(engine)
+
+
+def test_the_containers_of_a_killed_executor_are_gone_and_its_successor_works(
+    sandboxes: Sandboxes, connect: MakeClient
+) -> None:
+    killed = LocalExecutor("docker", warm=1)
+    codemode = connect(killed)
+    codemode.registry.register_tool("kill", lambda: os.kill(killed.pid, signal.SIGKILL))
+    with pytest.raises(ExecutorConnectionError) as caught:
+        codemode.execute("tools.kill(); import time; time.sleep(60)")
+    assert caught.value.outcome_unknown
+    killed._process.wait(10)
+    left = sandboxes.ours()
+    successor = LocalExecutor("docker", warm=1)
+    try:
+        assert sandboxes.gone(left)
+        assert connect(successor).execute("1 + 1") == "2"
+    finally:
+        successor.close()
+        killed.close()
+    assert sandboxes.gone(sandboxes.ours())
+
+
+def test_the_containers_of_an_executor_that_lives_are_left_alone(
+    sandboxes: Sandboxes, connect: MakeClient
+) -> None:
+    first = LocalExecutor("docker", warm=0)
+    try:
+        with connect(first).session() as session:
+            session.run("x = 41")
+            LocalExecutor("docker", warm=0).close()
+            assert session.execute("x + 1") == "42"
+    finally:
+        first.close()
+    assert sandboxes.gone(sandboxes.ours())
+
+
+def test_a_stopped_container_of_a_dead_executor_is_removed_at_the_next_start(
+    engine: docker.DockerClient, sandboxes: Sandboxes
+) -> None:
+    """As it is left when the engine itself was stopped first."""
+    killed = LocalExecutor("docker", warm=1)
+    deadline = time.monotonic() + 10
+    while not sandboxes.ours():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    (container,) = sandboxes.ours()
+    labels = engine.containers.get(container).labels
+    os.kill(killed.pid, signal.SIGKILL)
+    killed._process.wait(10)
+    assert sandboxes.gone({container})
+    # It removed itself; this is one that could not.
+    stuck = engine.containers.create(find_image(engine), labels=labels)
+    try:
+        LocalExecutor("docker", warm=0).close()
+        assert sandboxes.gone({str(stuck.id)}, 2)
+    finally:
+        killed.close()
+        try:
+            stuck.remove(force=True)
+        except docker.errors.NotFound:
+            pass
