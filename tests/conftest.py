@@ -41,7 +41,7 @@ class ChaosProxy:
         self.was_cut = threading.Event()
         # While set, new connections are closed at once.
         self.refusing = False
-        self._rules: list[tuple[Side, bytes, bool]] = []
+        self._rules: list[tuple[Side, bytes, bool, bool]] = []
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
@@ -62,15 +62,16 @@ class ChaosProxy:
         if pairs:
             self.was_cut.set()
 
-    def cut_at(self, marker: bytes, *, sent_by: Side, deliver: bool) -> None:
+    def cut_at(self, marker: bytes, *, sent_by: Side, deliver: bool, refuse: bool = False) -> None:
         """Cut once when these bytes come by.
 
         Args:
             marker: The bytes.
             sent_by: Who sends them.
             deliver: Whether they still reach the other side.
+            refuse: Whether to refuse new connections from then on.
         """
-        self._rules.append((sent_by, marker, deliver))
+        self._rules.append((sent_by, marker, deliver, refuse))
 
     def close(self) -> None:
         """Cut everything and stop."""
@@ -111,7 +112,9 @@ class ChaosProxy:
             self._spawn(self._pump, executor, client, "executor", open_directions)
             self._spawn(self._close_both, client, executor, open_directions)
 
-    def _pump(self, source: socket.socket, sink: socket.socket, side: Side, done: threading.Semaphore) -> None:
+    def _pump(
+        self, source: socket.socket, sink: socket.socket, side: Side, done: threading.Semaphore
+    ) -> None:
         seen = b""
         with suppress(OSError):
             while data := source.recv(1 << 16):
@@ -123,6 +126,7 @@ class ChaosProxy:
                 self._rules.remove(rule)
                 if rule[2]:
                     sink.sendall(data)
+                self.refusing = self.refusing or rule[3]
                 self.cut()
                 break
         with suppress(OSError):

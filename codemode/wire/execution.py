@@ -28,9 +28,6 @@ Sink = Callable[["pb.ExecuteEvent | BaseException"], None]
 """Takes every event once and in order, at last `finished` or an error; called on the SDK's loop."""
 
 _REFUSALS = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
-# Calls that have said everything and whose status is not there yet: dropping one would cancel it.
-_ending: set[Any] = set()
-
 _QUESTIONS = {"tool_call": "call_id", "schema_request": "request_id", "input_request": "request_id"}
 """Kinds of event that want an answer, and where each has its number."""
 
@@ -186,12 +183,8 @@ class RemoteExecution:
         finally:
             if writer is not None:
                 writer.cancel()
-            if self._finished:
-                # Its status is on the way; cancelling would cost both sides more than waiting for it.
-                _ending.add(call)
-                call.add_done_callback(_ending.discard)
-            else:
-                call.cancel()
+            # The executor waits for the caller to end a stream that has said everything.
+            call.cancel()
 
     async def _write(self, call: Any) -> None:
         with suppress(asyncio.CancelledError, grpc.aio.BaseError, asyncio.InvalidStateError):

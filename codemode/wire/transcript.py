@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from codemode_proto.v1 import executor_pb2 as pb
 
+from codemode.errors import ProtocolError
 from codemode.events import (
     DisplayOutput,
     ExecutionEvent,
@@ -45,11 +46,7 @@ class Transcript:
         self._started = Started("", "", {})
 
     def add(self, event: pb.ExecuteEvent) -> ExecutionEvent | None:
-        """Take one event in; returns it as callers see it, or None when it is not for them.
-
-        Raises:
-            ProtocolError: A display makes no sense.
-        """
+        """Take one event in; returns it as callers see it, or None when it is not for them."""
         kind = event.WhichOneof("message")
         if kind == "output":
             stream = _STREAMS.get(event.output.stream, "stdout")
@@ -73,9 +70,15 @@ class Transcript:
             return Finished(self._result(event.finished))
         return None
 
-    def _display(self, display: pb.Display) -> DisplayOutput:
+    def _display(self, display: pb.Display) -> DisplayOutput | OutputText:
         kind = pb.Display.Kind.Name(display.kind).lower()
-        output = parse_rich_output(kind, display.content_json)
+        try:
+            output = parse_rich_output(kind, display.content_json)
+        except ProtocolError as error:
+            # One display that makes no sense must not cost the caller everything else.
+            text = f"a display was left out: {error.message}\n"
+            self._text["stderr"].append(text)
+            return OutputText("stderr", text)
         if output.kind == "clear_output":
             self._clear_pending = True
             if not output.wait:

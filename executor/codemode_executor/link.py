@@ -102,8 +102,7 @@ class SandboxLink(asyncio.Protocol):
     def _dispatch(self, frame: LinkFrame) -> None:
         user = self._users.get(frame.channel)
         if frame.kind == LinkKind.DATA:
-            if user is not None:
-                self._deliver(frame, user)
+            self._deliver(frame, user)
         elif frame.kind == LinkKind.STDOUT or frame.kind == LinkKind.STDERR:
             if user is not None:
                 user.on_output("stdout" if frame.kind == LinkKind.STDOUT else "stderr", frame.payload)
@@ -119,12 +118,17 @@ class SandboxLink(asyncio.Protocol):
         elif frame.kind == LinkKind.READY and not self.ready.done():
             self.ready.set_result(json.loads(frame.payload))
 
-    def _deliver(self, frame: LinkFrame, user: ChannelUser) -> None:
+    def _deliver(self, frame: LinkFrame, user: ChannelUser | None) -> None:
+        # Read even when nobody listens: a message may have begun before, and end after somebody listens again.
+        if (reader := self._messages.get(frame.channel)) is None:
+            return
         try:
-            for message in self._messages[frame.channel].feed(frame.payload):
-                user.on_message(message)
+            for message in reader.feed(frame.payload):
+                if user is not None:
+                    user.on_message(message)
         except FrameError as error:
-            user.on_violation(str(error))
+            if user is not None:
+                user.on_violation(str(error))
 
     # --- for the executor -------------------------------------------------------------------
 

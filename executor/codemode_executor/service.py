@@ -112,6 +112,8 @@ class ExecutorService(pb_grpc.ExecutorServicer):
         listener = asyncio.ensure_future(_listen(context, execution))
         try:
             await _speak(context, execution, first.start.last_event)
+            # The client ends the stream: ended here, answers that it still writes would break it.
+            await asyncio.wait([listener], timeout=1.0)
         finally:
             listener.cancel()
             execution.attached -= 1

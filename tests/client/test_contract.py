@@ -32,7 +32,7 @@ def test_the_exports_are_sorted_and_complete() -> None:
 
 def test_a_name_that_is_not_exported_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'Codmode'"):
-        _ = codemode.Codmode  # type: ignore[attr-defined]
+        _ = codemode.Codmode
 
 
 @pytest.mark.parametrize(
@@ -200,8 +200,8 @@ def test_an_instance_keeps_the_client_and_the_registry_it_is_given() -> None:
 def test_the_environment_configures_an_instance(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CODEMODE_EXECUTOR_URL", "http://executor:8001")
     monkeypatch.setenv("CODEMODE_EXECUTOR_API_KEY", "secret")
-    for codemode in (Codemode.from_env(), Codemode.from_client_config()):
-        assert codemode.executor_client.executor_url == "http://executor:8001"
+    for one in (Codemode.from_env(), Codemode.from_client_config()):
+        assert one.executor_client.executor_url == "http://executor:8001"
 
 
 def test_a_missing_environment_is_a_value_error_that_names_the_variables(

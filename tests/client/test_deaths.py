@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -249,7 +249,7 @@ def test_an_executor_told_to_terminate_ends_soon_though_its_parent_lives(
 
 
 def test_an_executor_that_cannot_start_says_why() -> None:
-    with pytest.raises(ExecutorConnectionError, match="(?s)did not start.*--backend"):
+    with pytest.raises(ExecutorConnectionError, match=r"(?s)did not start.*--backend"):
         Codemode.local(backend="no-such-backend")
 
 
@@ -273,7 +273,7 @@ def all_end(pids: list[int], seconds: float = 10) -> bool:
 
 def is_running(pid: int) -> bool:
     try:
-        status: Any = Path(f"/proc/{pid}/stat").read_text()
+        status = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return False
     # A zombie has ended; whoever started it has not looked yet.

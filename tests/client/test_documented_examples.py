@@ -1,4 +1,4 @@
-"""The examples of the documentation, as they are printed; only the address and the key are those of the tests."""
+"""The documentation's examples as they are printed, but for the address and the key."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_the_quick_example(config: ClientConfig, capsys: pytest.CaptureFixture[s
             result = json.dumps(data)
         """)
 
-            print(result)
+            print(result)  # noqa: T201 - as printed
 
     asyncio.run(main())
     assert json.loads(capsys.readouterr().out) == {"status": "success", "value": 42}

@@ -25,11 +25,9 @@ URL = "http://executor:8001"
 Code = grpc.StatusCode
 
 
-def failure(
-    code: grpc.StatusCode, details: str = "it broke", **trailing: str
-) -> grpc.aio.AioRpcError:
+def failure(code: grpc.StatusCode, details: str = "it broke", **trailing: str) -> grpc.aio.AioRpcError:
     metadata = grpc.aio.Metadata(*((name.replace("_", "-"), value) for name, value in trailing.items()))
-    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), metadata, details)
+    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), metadata, details, None)
 
 
 ERRORS: dict[grpc.StatusCode, type[ExecutorClientError]] = {
@@ -137,7 +135,9 @@ def test_the_executor_may_ask_for_a_longer_wait() -> None:
     assert policy.wait_after(failure(Code.RESOURCE_EXHAUSTED, retry_after_ms="1"), 1) == 0.1
 
 
-@pytest.mark.parametrize(("asked", "seconds"), [("500", 0.5), ("999999999", 60.0), ("-5", 0.0), ("soon", None)])
+@pytest.mark.parametrize(
+    ("asked", "seconds"), [("500", 0.5), ("999999999", 60.0), ("-5", None), ("soon", None)]
+)
 def test_a_hint_that_makes_no_sense_is_bounded_or_ignored(asked: str, seconds: float | None) -> None:
     assert retry_after_seconds(failure(Code.RESOURCE_EXHAUSTED, retry_after_ms=asked)) == seconds
 

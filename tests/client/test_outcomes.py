@@ -106,7 +106,14 @@ def test_output_above_its_limit_is_cut_with_a_notice(codemode: Codemode) -> None
 
 def test_the_whole_outcome_of_an_execution(codemode: Codemode) -> None:
     codemode.registry.register_tool("ping", lambda: "pong")
-    code = "import sys\nprint('out')\nprint('err', file=sys.stderr)\nimport IPython.display as d\nd.display(d.HTML('<b>x</b>'))\ntools.ping()"
+    code = """
+import sys
+print('out')
+print('err', file=sys.stderr)
+import IPython.display as d
+d.display(d.HTML('<b>x</b>'))
+tools.ping()
+"""
     result = codemode.run(code, correlation_id="req-1", config={"a": 1})
     assert result.success
     assert (result.stdout, result.stderr, result.result) == ("out\n", "err\n", "pong")
@@ -149,7 +156,7 @@ def test_the_low_level_client_returns_the_failure(executor: LocalExecutor) -> No
 
 def test_code_that_runs_too_long_raises_a_timeout(codemode: Codemode) -> None:
     with pytest.raises(ExecutorTimeoutError, match=r"timeout_seconds=0\.3") as caught:
-        codemode.execute("while True: pass", execution_timeout=0.3)  # type: ignore[arg-type]
+        codemode.execute("while True: pass", execution_timeout=0.3)
     assert isinstance(caught.value, (CodeTimeoutError, TimeoutError))
     assert codemode.execute("1 + 1") == "2"
 
@@ -333,7 +340,16 @@ def test_an_interrupt_of_the_waiting_thread_interrupts_the_code_and_keeps_the_se
         session.run("x = 1")
         threading.Thread(target=press_ctrl_c).start()
         printed: list[str] = []
-        code = f"try:\n    {WAITS.replace(chr(10), chr(10) + '    ')}\nexcept KeyboardInterrupt:\n    print('interrupted')\n    x = 2\n    raise"
+        code = """
+import time
+try:
+    tools.begun()
+    time.sleep(60)
+except KeyboardInterrupt:
+    print('interrupted')
+    x = 2
+    raise
+"""
         with pytest.raises(KeyboardInterrupt):
             session.run(code, on_event=lambda e: printed.append(getattr(e, "text", "")))
         assert "interrupted\n" in printed

@@ -55,8 +55,8 @@ def test_coroutine_tools_of_one_execution_run_at_once(codemode: Codemode) -> Non
     async def meet(number: int) -> int:
         nonlocal together
         together += 1
-        # Nobody gets on before all four are here.
-        while together < 4:
+        # Nobody gets on before all four are here; an event belongs to a loop, and there are two.
+        while together < 4:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
         return number
 
@@ -133,7 +133,12 @@ def test_code_learns_only_the_type_and_message_of_a_failure(codemode: Codemode) 
             raise RuntimeError("the disk is full") from inner
 
     codemode.registry.register_tool("fail", fail)
-    code = "try:\n    tools.fail()\nexcept Exception as e:\n    result = [type(e).__name__, e.type, e.message, str(e.__cause__)]"
+    code = """
+try:
+    tools.fail()
+except Exception as e:
+    result = [type(e).__name__, e.type, e.message, str(e.__cause__)]
+"""
     assert codemode.run(code).value == ["ToolError", "RuntimeError", "the disk is full", "None"]
     result = codemode.run("tools.fail()")
     assert result.error_details is not None

@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import secrets
+import socket
+import subprocess
+import sys
+import sysconfig
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import codemode_sandbox
 import grpc
 import pytest
 from codemode_proto.v1 import executor_pb2 as pb
 from codemode_proto.v1.executor_pb2_grpc import ExecutorStub
+from codemode_sandbox.frames import (
+    INTERPRETER_CHANNEL,
+    LinkFrame,
+    LinkKind,
+    LinkReader,
+    Message,
+    MessageKind,
+    MessageReader,
+    pack_data,
+    pack_link,
+    pack_message,
+)
+from codemode_sandbox.settings import Settings
 
 from codemode.local import LocalExecutor
 
@@ -56,7 +77,7 @@ class RawClient:
         """The status and the words with which a request is refused."""
         with pytest.raises(grpc.RpcError) as caught:
             function()
-        return caught.value.code(), caught.value.details()
+        return caught.value.code(), caught.value.details() or ""
 
     def close(self) -> None:
         """Close the channel."""
@@ -101,3 +122,197 @@ def session_id(raw: RawClient) -> Iterator[str]:
     raw.call("OpenSession", pb.OpenSessionRequest(session_id=name))
     yield name
     raw.call("CloseSession", pb.CloseSessionRequest(session_id=name))
+
+
+# --- the runner ---------------------------------------------------------------------------------------
+
+RUNNER = "import sys; sys.path.append({folder!r}); from codemode_sandbox.__main__ import main; main()"
+
+
+@dataclass
+class Outcome:
+    """What an interpreter said while it ran one piece of code."""
+
+    messages: list[Message] = field(default_factory=list)
+    links: list[LinkFrame] = field(default_factory=list)
+
+    @property
+    def report(self) -> dict[str, Any]:
+        return self.messages[-1].head
+
+    @property
+    def error(self) -> dict[str, Any]:
+        error: dict[str, Any] = self.report["error"]
+        return error
+
+    @property
+    def result(self) -> str:
+        assert self.report["ok"], self.report["error"]["traceback"]
+        return self.messages[-1].body[: self.report["result"]].decode()
+
+    @property
+    def value(self) -> Any:
+        data = self.messages[-1].body[self.report["result"] :]
+        return json.loads(data) if self.report["has_value"] else None
+
+    def printed(self, stream: str = "stdout") -> str:
+        """What it printed, by Python or through the descriptor."""
+        kind = LinkKind.STDOUT if stream == "stdout" else LinkKind.STDERR
+        said = b"".join(
+            m.body for m in self.messages if m.kind == MessageKind.OUTPUT and m.head["stream"] == stream
+        )
+        return (b"".join(frame.payload for frame in self.links if frame.kind == kind) + said).decode()
+
+    def displays(self, kind: str = "display_data") -> list[dict[str, Any]]:
+        return [
+            json.loads(m.body)
+            for m in self.messages
+            if m.kind == MessageKind.DISPLAY and m.head["kind"] == kind
+        ]
+
+
+class Runner:
+    """The supervisor as a plain process: what runs inside a sandbox, without the sandbox.
+
+    Args:
+        folder: Where its working directory and its home will be.
+    """
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        ours, theirs = socket.socketpair()
+        ours.settimeout(30)
+        place = folder / "tmp"
+        chosen = Settings(
+            site=(sysconfig.get_path("purelib"),),
+            work=str(place / "work"),
+            home=str(place / "home"),
+            wipe=(str(place),),
+            environment={
+                "HOME": str(place / "home"),
+                "IPYTHONDIR": str(folder / "ipython"),
+                "PATH": "/usr/bin:/bin",
+                "CODEMODE_PACKAGE_HINT": "Ask for it.",
+                "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+            },
+            **settings,
+        )
+        program = RUNNER.format(folder=str(Path(codemode_sandbox.__file__).parents[1]))
+        self.work = Path(chosen.work)
+        self.process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", program, chosen.to_json()],
+            stdin=theirs.fileno(),
+            stdout=theirs.fileno(),
+        )
+        theirs.close()
+        self._sock = ours
+        self._links = LinkReader()
+        self._messages = MessageReader()
+        self._frames: list[LinkFrame] = []
+        self.boot = json.loads(self.next_link(LinkKind.READY).payload)
+
+    def _next_frame(self) -> LinkFrame:
+        while not self._frames:
+            data = self._sock.recv(1 << 18)
+            assert data, "the supervisor ended"
+            self._frames.extend(self._links.feed(data))
+        return self._frames.pop(0)
+
+    def next_link(self, kind: LinkKind) -> LinkFrame:
+        """Wait for a frame of the supervisor's own, and drop what comes before."""
+        while (frame := self._next_frame()).kind != kind:
+            pass
+        return frame
+
+    def send(self, kind: int, head: dict[str, Any] | None = None, body: bytes = b"") -> None:
+        """Send the interpreter a message."""
+        self._sock.sendall(pack_data(INTERPRETER_CHANNEL, pack_message(kind, head, body)))
+
+    def interrupt(self) -> None:
+        """Have SIGINT sent to the interpreter."""
+        self._sock.sendall(pack_link(LinkKind.INTERRUPT, INTERPRETER_CHANNEL))
+
+    def run(
+        self, code: str, on_message: Callable[[Message], None] = lambda message: None, **head: Any
+    ) -> Outcome:
+        """Run code, and return what was said until its report or its end."""
+        self.send(MessageKind.EXECUTE, {"tools": None, **head}, code.encode())
+        outcome = Outcome()
+        while True:
+            frame = self._next_frame()
+            if frame.kind != LinkKind.DATA:
+                outcome.links.append(frame)
+                if frame.kind == LinkKind.EXITED:
+                    return outcome
+                continue
+            for message in self._messages.feed(frame.payload):
+                outcome.messages.append(message)
+                on_message(message)
+                if message.kind == MessageKind.DONE:
+                    return outcome
+
+    def answering(self, tools: dict[str, Callable[..., Any]]) -> Callable[[Message], None]:
+        """Answers calls of these tools, and questions about them, as the executor passes the caller's on."""
+
+        def answer(message: Message) -> None:
+            if message.kind == MessageKind.TOOL_CALL:
+                arguments = json.loads(message.body)
+                try:
+                    value = tools[message.head["name"]](*arguments["args"], **arguments["kwargs"])
+                except Exception as error:  # noqa: BLE001 - as the SDK does
+                    head = {"id": message.head["id"], "type": type(error).__name__, "message": str(error)}
+                    self.send(MessageKind.TOOL_ANSWER, head)
+                else:
+                    self.send(MessageKind.TOOL_ANSWER, {"id": message.head["id"]}, json.dumps(value).encode())
+            elif message.kind == MessageKind.SCHEMA_REQUEST:
+                wanted = message.head["name"]
+                described = [describe(name, tool) for name, tool in tools.items() if wanted in ("", name)]
+                body = json.dumps(described).encode()
+                self.send(MessageKind.SCHEMA_ANSWER, {"id": message.head["id"]}, body)
+
+        return answer
+
+    def reset(self) -> bool:
+        """Kill and empty everything, as after a stateless execution; whether it worked."""
+        self._sock.sendall(pack_link(LinkKind.RESET, 0, b"token"))
+        words = json.loads(self.next_link(LinkKind.CLEAN).payload)
+        assert words["token"] == "token"
+        self._messages = MessageReader()
+        return bool(words["clean"])
+
+    def close(self) -> None:
+        """Close the link, which ends the supervisor and all it started."""
+        self._sock.close()
+        self.process.wait(10)
+
+
+def describe(name: str, tool: Callable[..., Any]) -> dict[str, Any]:
+    """A tool as the caller's registry would describe it, of its name, its docstring and its parameters."""
+    kinds = {int: "integer", str: "string", float: "number"}
+    parameters = inspect.signature(tool, eval_str=True).parameters.values()
+    properties: dict[str, Any] = {
+        parameter.name: {"type": kinds.get(parameter.annotation, "string")}
+        | ({} if parameter.default is parameter.empty else {"default": parameter.default})
+        for parameter in parameters
+    }
+    required = [parameter.name for parameter in parameters if parameter.default is parameter.empty]
+    return {
+        "name": name,
+        "description": inspect.getdoc(tool) or "",
+        "signature": str(inspect.signature(tool)),
+        "input_schema": {"type": "object", "properties": properties, "required": required},
+        "output_schema": None,
+    }
+
+
+@pytest.fixture(scope="module")
+def module_runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
+    started = Runner(tmp_path_factory.mktemp("runner"))
+    yield started
+    started.close()
+
+
+@pytest.fixture
+def runner(module_runner: Runner) -> Runner:
+    """A runner with a fresh interpreter."""
+    assert module_runner.reset()
+    return module_runner

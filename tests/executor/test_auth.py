@@ -58,7 +58,9 @@ def test_every_method_of_the_contract_is_in_the_list() -> None:
     assert {name for name, _ in METHODS} == set(pb.DESCRIPTOR.services_by_name["Executor"].methods_by_name)
 
 
-@pytest.mark.parametrize("header", ["Basic {key}", "{key}", "Bearer", "Bearer ", "Bearer {key}x", "Token {key}"])
+@pytest.mark.parametrize(
+    "header", ["Basic {key}", "{key}", "Bearer", "Bearer ", "Bearer {key}x", "Token {key}"]
+)
 def test_another_scheme_is_refused(executor: LocalExecutor, dial: MakeRawClient, header: str) -> None:
     raw = dial(executor, "")
     raw.metadata = (("authorization", header.format(key=executor.api_key)),)
@@ -67,7 +69,9 @@ def test_another_scheme_is_refused(executor: LocalExecutor, dial: MakeRawClient,
     assert executor.api_key not in details
 
 
-def test_the_schemes_name_is_read_without_regard_to_case(executor: LocalExecutor, dial: MakeRawClient) -> None:
+def test_the_schemes_name_is_read_without_regard_to_case(
+    executor: LocalExecutor, dial: MakeRawClient
+) -> None:
     raw = dial(executor, "")
     raw.metadata = (("authorization", f"bearer {executor.api_key}"),)
     assert raw.call("Ready", pb.ReadyRequest()).ready
@@ -94,8 +98,8 @@ def test_identities_do_not_share_sessions_or_executions(
         lambda: bob.call("Complete", pb.CompleteRequest(session_id=name)),
         lambda: bob.call("OpenSession", pb.OpenSessionRequest(session_id=name)),
     ):
-        code, details = bob.refusal(call)
-        assert code is grpc.StatusCode.NOT_FOUND
+        status, details = bob.refusal(call)
+        assert status is grpc.StatusCode.NOT_FOUND
         assert details == "session_id: there is no such session; open one first"
     assert not bob.call("CloseSession", pb.CloseSessionRequest(session_id=name)).closed
     assert ada.run("1", session_id=name).success
@@ -186,7 +190,10 @@ def test_an_executor_without_any_key_does_not_start() -> None:
 def test_the_key_is_not_in_the_environment_of_the_executor_or_of_a_sandbox(
     executor: LocalExecutor, codemode: Codemode, raw: RawClient
 ) -> None:
-    code = "import os, subprocess\nresult = str(dict(os.environ)) + subprocess.getoutput('env; cat /proc/*/environ /proc/*/cmdline')"
+    code = """
+import os, subprocess
+result = str(dict(os.environ)) + subprocess.getoutput('env; cat /proc/*/environ /proc/*/cmdline')
+"""
     assert executor.api_key not in codemode.execute(code)
     command_line = Path(f"/proc/{executor.pid}/cmdline").read_bytes()
     assert executor.api_key.encode() not in command_line

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
 import docker
@@ -119,13 +120,11 @@ def test_a_stopped_container_of_a_dead_executor_is_removed_at_the_next_start(
     killed._process.wait(10)
     assert sandboxes.gone({container})
     # It removed itself; this is one that could not.
-    stuck = engine.containers.create(find_image(engine), labels=labels)
+    stuck = engine.containers.create(find_image(engine) or "", labels=labels)
     try:
         LocalExecutor("docker", warm=0).close()
         assert sandboxes.gone({str(stuck.id)}, 2)
     finally:
         killed.close()
-        try:
+        with suppress(docker.errors.NotFound):
             stuck.remove(force=True)
-        except docker.errors.NotFound:
-            pass

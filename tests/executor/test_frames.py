@@ -76,7 +76,9 @@ def test_no_bytes_make_a_reader_raise_anything_but_its_own_error(pieces: list[by
 
 
 @given(st.integers(0, 2**32 - 1), kinds, kinds)
-def test_a_length_above_the_limit_is_refused_before_its_bytes_come(length: int, kind: int, channel: int) -> None:
+def test_a_length_above_the_limit_is_refused_before_its_bytes_come(
+    length: int, kind: int, channel: int
+) -> None:
     header = LINK_HEADER.pack(length, kind, channel)
     if length > MAX_LINK_PAYLOAD:
         with pytest.raises(FrameError, match="above the limit"):
@@ -139,5 +141,9 @@ def test_a_reader_keeps_no_more_than_what_is_not_yet_read() -> None:
 
 
 def test_the_headers_have_the_sizes_that_both_ends_rely_on() -> None:
-    assert (LINK_HEADER.size, MESSAGE_HEADER.size) == (struct.calcsize("!IBB"), struct.calcsize("!IBI")) == (6, 9)
+    assert (
+        (LINK_HEADER.size, MESSAGE_HEADER.size)
+        == (struct.calcsize("!IBB"), struct.calcsize("!IBI"))
+        == (6, 9)
+    )
     assert json.loads(pack_message(1, {"é": "\ud800"})[9:].decode("utf-8", "surrogatepass"))

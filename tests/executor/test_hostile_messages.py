@@ -14,7 +14,9 @@ from codemode_sandbox.frames import Message, MessageKind
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-LIMITS = Limits(timeout_seconds=60, output_bytes=5000, result_bytes=1000, tool_calls=20, tool_calls_per_second=1000)
+LIMITS = Limits(
+    timeout_seconds=60, output_bytes=5000, result_bytes=1000, tool_calls=20, tool_calls_per_second=1000
+)
 
 
 class NoLink:
@@ -55,7 +57,9 @@ def running(tools: frozenset[str] | None = frozenset({"t"}), limits: Limits = LI
     return execution
 
 
-def hear(*said: Message, tools: frozenset[str] | None = frozenset({"t"}), limits: Limits = LIMITS) -> Execution:
+def hear(
+    *said: Message, tools: frozenset[str] | None = frozenset({"t"}), limits: Limits = LIMITS
+) -> Execution:
     """What becomes of an execution whose interpreter says this."""
 
     async def main() -> Execution:
@@ -76,7 +80,9 @@ def hear(*said: Message, tools: frozenset[str] | None = frozenset({"t"}), limits
     return asyncio.run(main())
 
 
-texts = st.text(max_size=20) | st.sampled_from(["stdout", "stderr", "display_data", "clear_output", "t", "x" * 300])
+texts = st.text(max_size=20) | st.sampled_from(
+    ["stdout", "stderr", "display_data", "clear_output", "t", "x" * 300]
+)
 numbers = st.integers() | st.sampled_from([0, 1, 2, 2**31, 2**32, 2**53, 2**64, -1]) | st.floats()
 anything = st.recursive(
     st.none() | st.booleans() | numbers | texts | st.just("\ud800"),
@@ -84,11 +90,33 @@ anything = st.recursive(
     max_leaves=6,
 )
 names = st.sampled_from(
-    "stream kind id name prompt password result has_value ok count error type message traceback lines line tool "
-    "cut_result limit value".split()
+    [
+        "stream",
+        "kind",
+        "id",
+        "name",
+        "prompt",
+        "password",
+        "result",
+        "has_value",
+        "ok",
+        "count",
+        "error",
+        "type",
+        "message",
+        "traceback",
+        "lines",
+        "line",
+        "tool",
+        "cut_result",
+        "limit",
+        "value",
+    ]
 )
 heads = st.dictionaries(names | texts, anything, max_size=8)
-bodies = st.binary(max_size=60) | anything.map(lambda value: json.dumps(value).encode("utf-8", "surrogatepass"))
+bodies = st.binary(max_size=60) | anything.map(
+    lambda value: json.dumps(value).encode("utf-8", "surrogatepass")
+)
 hostile = st.builds(Message, st.sampled_from(list(MessageKind)) | st.integers(0, 255), heads, bodies)
 
 errors = st.fixed_dictionaries(
@@ -229,6 +257,8 @@ def test_calls_above_the_limit_are_refused_and_not_recorded() -> None:
 
 @pytest.mark.parametrize("kind", [MessageKind.SCHEMA_REQUEST, MessageKind.INPUT_REQUEST])
 def test_questions_of_every_kind_are_bounded(kind: MessageKind) -> None:
-    said = [Message(kind, {"id": n, "name": "", "prompt": "", "password": False}, b"") for n in range(1, 3000)]
+    said = [
+        Message(kind, {"id": n, "name": "", "prompt": "", "password": False}, b"") for n in range(1, 3000)
+    ]
     execution = hear(*said)
     assert len(execution.events) <= MAX_OPEN_CALLS + LIMITS.tool_calls + 5

@@ -24,8 +24,8 @@ from codemode_proto.v1 import executor_pb2 as pb
 OWNER = Owner("tests", "{}")
 
 
-def new_start(code: str = "1", **fields: bool) -> pb.Start:
-    return pb.Start(execution_id=secrets.token_hex(16), code=code, **fields)
+def new_start(*, attach_only: bool = False) -> pb.Start:
+    return pb.Start(execution_id=secrets.token_hex(16), code="1", attach_only=attach_only)
 
 
 def make(execution_id: str = "") -> Execution:
@@ -116,7 +116,7 @@ def test_what_is_to_be_attached_to_only_is_not_begun() -> None:
     in_a_loop(test)
 
 
-@pytest.mark.parametrize("name", ["", "0" * 31, "0" * 33, "G" * 32, "A" * 32, "０" * 32])
+@pytest.mark.parametrize("name", ["", "0" * 31, "0" * 33, "G" * 32, "A" * 32, "\uff10" * 32])
 def test_an_identifier_that_is_none_is_refused(name: str) -> None:
     with pytest.raises(InvalidRequestError, match="execution_id: 32 lower-case"):
         check_identifier(name, "execution_id")

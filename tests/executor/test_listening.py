@@ -29,7 +29,15 @@ class Served:
 
     def __init__(self, *options: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "codemode_executor.cli", "serve", "--backend=bubblewrap", "--warm=1", *options],
+            [
+                sys.executable,
+                "-m",
+                "codemode_executor.cli",
+                "serve",
+                "--backend=bubblewrap",
+                "--warm=1",
+                *options,
+            ],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
@@ -92,7 +100,14 @@ def test_plain_text_is_served_where_only_this_machine_hears_it(listen: str) -> N
 
 @pytest.mark.parametrize(
     "listen",
-    ["0.0.0.0:8001", "[::]:8001", "10.0.0.1:8001", "example.org:8001", "127.0.0.1.example.org:8001", "localhost.example.org:80"],
+    [
+        "0.0.0.0:8001",
+        "[::]:8001",
+        "10.0.0.1:8001",
+        "example.org:8001",
+        "127.0.0.1.example.org:8001",
+        "localhost.example.org:80",
+    ],
 )
 def test_plain_text_elsewhere_is_refused_unless_it_is_asked_for_by_name(listen: str) -> None:
     with pytest.raises(ListenError, match="--allow-insecure"):

@@ -1,4 +1,4 @@
-"""The pool's promises, with sandboxes that only pretend: who gets which, how many there are, and when they go."""
+"""Who gets which sandbox, how many there are and when they go; the sandboxes only pretend."""
 
 from __future__ import annotations
 
@@ -92,7 +92,8 @@ class Tried:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(5):
-            while not condition():
+            # A pool tells nobody what it does in the background.
+            while not condition():  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
 
 

@@ -36,7 +36,9 @@ class Line:
             await asyncio.sleep(0)
 
 
-def line_of(*names: str, run: Callable[[Line], Awaitable[None]], bounds: tuple[int, int] = (100, 100)) -> None:
+def line_of(
+    *names: str, run: Callable[[Line], Awaitable[None]], bounds: tuple[int, int] = (100, 100)
+) -> None:
     async def main() -> None:
         line = Line(FairQueue(*bounds))
         for name in names:

@@ -30,7 +30,11 @@ DEEP = "[" * 20_000 + "]" * 20_000
         ({"code": "x" * ((1 << 20) + 1)}, Code.INVALID_ARGUMENT, "code: 1,048,577 bytes are above the limit"),
         ({"code": "é" * (1 << 19) + "é"}, Code.INVALID_ARGUMENT, "code: 1,048,578 bytes"),
         ({"context": "no json"}, Code.INVALID_ARGUMENT, "context.variables_json: not JSON"),
-        ({"context": "[1]"}, Code.INVALID_ARGUMENT, "context.variables_json: a JSON object is wanted, not list"),
+        (
+            {"context": "[1]"},
+            Code.INVALID_ARGUMENT,
+            "context.variables_json: a JSON object is wanted, not list",
+        ),
         ({"context": DEEP}, Code.INVALID_ARGUMENT, "context.variables_json"),
         (
             {"context": json.dumps({"a": "x" * 70_000})},
@@ -81,7 +85,7 @@ def test_every_limit_of_the_contract_has_a_ceiling() -> None:
 
 @pytest.mark.parametrize("limit", CEILINGS)
 def test_a_limit_above_its_ceiling_is_refused_by_name(raw: RawClient, limit: str) -> None:
-    limits = pb.Limits(**{limit: CEILINGS[limit] + 1})  # type: ignore[arg-type]
+    limits = pb.Limits(**{limit: CEILINGS[limit] + 1})
     for function in (
         lambda: raw.run(limits=limits),
         lambda: raw.call("OpenSession", pb.OpenSessionRequest(limits=limits)),
@@ -282,7 +286,7 @@ def test_a_message_above_the_limit_is_refused_and_the_executor_goes_on(
 def test_a_slow_reader_holds_up_nobody_and_loses_nothing(raw: RawClient) -> None:
     start = raw.start("for i in range(200_000):\n    print(i)")
     stream = raw.stub.Execute(iter([start]), timeout=60, metadata=raw.metadata)
-    received = []
+    received: list[pb.ExecuteEvent] = []
     for number, event in enumerate(stream):
         received.extend(event.batch or [event])
         if number < 3:

@@ -16,7 +16,13 @@ FOLDER = Path(__file__).resolve().parents[2] / "proto"
 def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("stubs")
     kinds = ("python", "grpc_python", "mypy", "mypy_grpc")
-    command = [sys.executable, "-m", "grpc_tools.protoc", "-Iproto", *(f"--{kind}_out={out}" for kind in kinds)]
+    command = [
+        sys.executable,
+        "-m",
+        "grpc_tools.protoc",
+        "-Iproto",
+        *(f"--{kind}_out={out}" for kind in kinds),
+    ]
     sources = sorted(str(path.relative_to(FOLDER.parent)) for path in FOLDER.rglob("*.proto"))
     # protoc looks for its plugins there.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
@@ -35,7 +41,11 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_stubs_are_fresh(generated: Path) -> None:
     made = {path.relative_to(generated): path.read_bytes() for path in generated.rglob("*_pb2*")}
-    committed = {path.relative_to(FOLDER): path.read_bytes() for path in FOLDER.rglob("*_pb2*.py*") if "__pycache__" not in path.parts}
+    committed = {
+        path.relative_to(FOLDER): path.read_bytes()
+        for path in FOLDER.rglob("*_pb2*.py*")
+        if "__pycache__" not in path.parts
+    }
     assert set(made) == set(committed)
     stale = sorted(str(path) for path in made if made[path] != committed[path])
     assert not stale, f"run `make proto`: {', '.join(stale)}"

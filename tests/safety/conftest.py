@@ -7,9 +7,9 @@ from typing import Any
 
 import docker
 import pytest
-from codemode import ComponentRegistry, RuntimeContext
 from codemode_executor.image import find_image
 
+from codemode import ComponentRegistry
 from tests.safety.arena import Arena
 
 # In the executor's environment; must be seen in no sandbox.
@@ -37,11 +37,6 @@ def _need_docker() -> None:
         client.close()
 
 
-def _who(context: RuntimeContext) -> dict[str, Any]:
-    """Who calls, as the tool sees it."""
-    return dict(context.variables)
-
-
 async def _slow() -> None:
     await asyncio.sleep(60)
 
@@ -50,7 +45,13 @@ async def _slow() -> None:
 def registry() -> ComponentRegistry:
     """Tools that attackers may call."""
     registry = ComponentRegistry()
-    registry.register_tool("who", _who)
+
+    def who() -> dict[str, Any]:
+        """Who calls, as the tool sees it."""
+        context = registry.get_context()
+        return dict(context.variables) if context is not None else {}
+
+    registry.register_tool("who", who)
     registry.register_tool("slow", _slow)
     return registry
 

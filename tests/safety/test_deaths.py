@@ -265,6 +265,7 @@ for _ in range(50_000):
     error.__context__ = error = ValueError()
 raise first
 """,
+        timeout=1,
         ends=WHATEVER,
     ),
     Attack(

@@ -1,6 +1,7 @@
 """Code that does not end is stopped at its time, and only code that resists takes its session with it."""
 
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 
@@ -16,7 +17,13 @@ STOPS_WHEN_INTERRUPTED = {
     "a wait for a thread": "import threading; threading.Event().wait()",
     "a huge power": "10 ** 10 ** 8 % 7",
     "a catastrophic regular expression": "import re; re.match(r'(a+)+$', 'a' * 60 + 'b')",
-    "a loop that swallows errors": "while True:\n    try:\n        1 / 0\n    except Exception:\n        pass",
+    "a loop that swallows errors": """
+while True:
+    try:
+        1 / 0
+    except Exception:
+        pass
+""",
 }
 
 RESISTS = {
@@ -61,7 +68,7 @@ Endless()
 }
 
 
-def in_either(stateless: str, code: str, session: str) -> list[Attack]:
+def in_either(stateless: str, code: str, session: Literal["kept", "lost"]) -> list[Attack]:
     """The same code without a session, and in one."""
     alone = Attack(name=stateless, code=code, timeout=0.5, within=3, ends=OUT_OF_TIME)
     kept = replace(OUT_OF_TIME, session=session)

@@ -1,12 +1,12 @@
 """Frames that code writes to its interpreter's channel itself speak for nothing but its own execution."""
 
 import pytest
-from codemode.errors import ProtocolError
 
+from codemode.errors import ProtocolError
 from tests.safety.arena import Arena, Attack, Outcome
 
 # What hostile code needs of the protocol; see `codemode_sandbox.frames`.
-FORGE = '''
+FORGE = """
 import json, os, struct, time
 OUTPUT, DISPLAY, CALL, SCHEMA, INPUT, DONE = range(32, 38)
 def frame(kind, head=b"", body=b"", length=None, head_length=None):
@@ -18,7 +18,7 @@ def send(data):
     view = memoryview(data)
     while view:
         view = view[os.write(3, view):]
-'''
+"""
 VIOLATION = Outcome(error="ProtocolViolationError")
 OUT_OF_TIME = Outcome(error="TimeoutError", limit="timeout_seconds")
 CALLS = Outcome(error="LimitExceededError", limit="tool_calls")
@@ -31,11 +31,11 @@ def forged(name: str, code: str, ends: Outcome = VIOLATION, **options: object) -
 
 NO_MESSAGE = [
     forged("a length of four gigabytes", 'send(frame(OUTPUT, {"stream": "stdout"}, length=0xFFFFFFFF))'),
-    forged("a header longer than its message", 'send(frame(OUTPUT, {"stream": "stdout"}, head_length=1 << 20))'),
+    forged("a header longer than its message", 'send(frame(OUTPUT, {"stream": "x"}, head_length=1 << 20))'),
     forged("a header that is no JSON", 'send(frame(OUTPUT, b"nonsense"))'),
     forged("a header that is a list", 'send(frame(OUTPUT, b"[]"))'),
     forged("a header nested without end", 'send(frame(CALL, b\'{"id":\' + b"[" * 400_000))'),
-    forged("a closed header nested without end", 'send(frame(CALL, b\'{"id":\' + b"[" * 9**6 + b"]" * 9**6 + b"}"))'),
+    forged("a header nested too deep", 'send(frame(CALL, b\'{"id":\' + b"[" * 9**6 + b"]" * 9**6 + b"}"))'),
     forged("a number of a million digits", 'send(frame(CALL, b\'{"id":1\' + b"0" * 1_000_000 + b"}"))'),
     forged("an unknown kind", "send(frame(99, {}))"),
     forged("what only the executor says", 'send(frame(1, {}, b"1 + 1"))'),
@@ -58,9 +58,9 @@ NO_MESSAGE = [
     forged("a report of a result that is not there", 'send(frame(DONE, {"ok": True, "result": 9}, b"x"))'),
     forged("a report of a result below zero", 'send(frame(DONE, {"ok": True, "result": -1}, b"x"))'),
     forged("a report with a count below zero", 'send(frame(DONE, {"ok": True, "result": 0, "count": -1}))'),
-    forged("a report with a value that is no JSON", 'send(frame(DONE, {"ok": True, "result": 0, "has_value": 1}, b"["))'),
-    forged("a report of a huge result", 'send(frame(DONE, {"ok": True, "result": 9 << 20}, b"x" * (9 << 20)))'),
-    forged("a report of an error that is a list", 'send(frame(DONE, {"ok": False, "result": 0, "error": []}))'),
+    forged("a report of a value that is no JSON", 'send(frame(DONE, {"result": 0, "has_value": 1}, b"["))'),
+    forged("a report of a huge result", 'send(frame(DONE, {"ok": 1, "result": 9 << 20}, b"x" * (9 << 20)))'),
+    forged("a report of an error that is a list", 'send(frame(DONE, {"ok": 0, "result": 0, "error": []}))'),
     forged(
         "a report of an error of numbers",
         'send(frame(DONE, {"ok": False, "result": 0, "error": '
@@ -124,8 +124,8 @@ FLOODS = [
     ),
     forged(
         "single characters by turns on both streams",
-        'block = (frame(OUTPUT, {"stream": "stdout"}, b"a") + frame(OUTPUT, {"stream": "stderr"}, b"b")) * 2000\n'
-        "while True: send(block)",
+        'pair = frame(OUTPUT, {"stream": "stdout"}, b"a") + frame(OUTPUT, {"stream": "stderr"}, b"b")\n'
+        "while True: send(pair * 2000)",
         Outcome(error="TimeoutError", limit="timeout_seconds", notice="output_bytes"),
         timeout=1.5,
     ),
@@ -137,8 +137,7 @@ FLOODS = [
     ),
     forged(
         "questions about tools",
-        "number = 0\nwhile True:\n    number += 1\n"
-        '    send(frame(SCHEMA, {"id": number, "name": "none"}))',
+        'number = 0\nwhile True:\n    number += 1\n    send(frame(SCHEMA, {"id": number, "name": "none"}))',
     ),
     forged(
         "requests for input that nobody allowed",
@@ -155,7 +154,8 @@ FLOODS = [
     ),
     forged(
         "calls whose answers it does not read",
-        'number = 0\nwhile True:\n    number += 1\n    send(frame(CALL, {"id": number, "name": "who"}, b"{}"))',
+        "number = 0\nwhile True:\n    number += 1\n"
+        '    send(frame(CALL, {"id": number, "name": "who"}, b"{}"))',
         CALLS,
         timeout=20,
         within=25,

@@ -1,11 +1,11 @@
-"""What an execution leaves behind is gone before the next one of its owner, and never reaches another owner."""
+"""What an execution leaves behind is gone before its owner's next one, and never reaches another owner."""
 
 from dataclasses import replace
 
 import pytest
+
 from codemode import RuntimeContext
 from codemode.errors import CodemodeError
-
 from tests.safety.arena import Arena, Attack, Outcome
 
 # Whether any of it is there is checked after every attack.

@@ -34,7 +34,7 @@ def main() -> None:
     os.setgroups([])
     os.setgid(USER)
     os.setuid(USER)
-    os.execv(sys.argv[1], sys.argv[1:])  # noqa: S606
+    os.execv(sys.argv[1], sys.argv[1:])
 
 
 main()

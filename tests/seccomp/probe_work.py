@@ -5,7 +5,7 @@ The argument is a list of names from `CHECKS`. The report of a check is "ok" or 
 
 # The names of the checks are their documentation. They use the plain calls of `os` because those are what
 # they are about, and leave files open because their process ends.
-# ruff: noqa: D103, S602, S606, S607, SIM115
+# ruff: noqa: SIM115
 # ruff: noqa: PTH101, PTH102, PTH104, PTH105, PTH108, PTH109, PTH112, PTH115, PTH118
 # ruff: noqa: PTH119, PTH123, PTH202, PTH208, PTH211
 

@@ -63,8 +63,8 @@ HARMFUL = [
         ("setfsuid", 1000),
         ("setfsgid", 1000),
         ("unshare", 0),
-        ("mknodat", 0, "/tmp/pipe", 0o10600, 0),  # noqa: S108
-        ("mknodat", 0, "/tmp/file", 0o100666, 0),  # noqa: S108
+        ("mknodat", 0, "/tmp/pipe", 0o10600, 0),
+        ("mknodat", 0, "/tmp/file", 0o100666, 0),
         ("kcmp", 1, 1, 0, 0, 0),
         ("mbind", 0, 0, 0, 0, 0, 0),
         ("adjtimex", PAGE),
@@ -113,7 +113,7 @@ HARMFUL = [
 if platform.machine() == "x86_64":
     HARMFUL += [
         *attempts("ENOSYS", ("modify_ldt", 0, PAGE, 64)),
-        *attempts("EPERM", ("mknod", "/tmp/other_pipe", 0o10600, 0)),  # noqa: S108
+        *attempts("EPERM", ("mknod", "/tmp/other_pipe", 0o10600, 0)),
     ]
 
 # These a kernel refuses by itself, or not, according to its settings and age.
@@ -132,10 +132,10 @@ REFUSED = [
         ),
         ("clone", 0x7E020000 | 17, 0, 0, 0, 0),
         ("clone", 2**32 + 0x10000000 + 17, 0, 0, 0, 0),
-        ("mount", "none", "/tmp", "tmpfs", 0, 0),  # noqa: S108
+        ("mount", "none", "/tmp", "tmpfs", 0, 0),
         ("umount2", "/proc", 2),
-        ("pivot_root", "/tmp", "/tmp"),  # noqa: S108
-        ("chroot", "/tmp"),  # noqa: S108
+        ("pivot_root", "/tmp", "/tmp"),
+        ("chroot", "/tmp"),
         ("open_tree", MINUS_ONE, "/", 1),
         ("move_mount", MINUS_ONE, PAGE, MINUS_ONE, PAGE, 0),
         ("fsopen", "tmpfs", 0),
@@ -145,7 +145,7 @@ REFUSED = [
         ("mount_setattr", MINUS_ONE, PAGE, 0, PAGE, 32),
         ("name_to_handle_at", MINUS_ONE - 99, "/usr", "\x80", PAGE, 0),
         ("open_by_handle_at", MINUS_ONE, PAGE, 0),
-        ("mknodat", 0, "/tmp/null", 0o20666, 0x103),  # noqa: S108
+        ("mknodat", 0, "/tmp/null", 0o20666, 0x103),
         ("settimeofday", PAGE, 0),
         ("clock_settime", 0, PAGE),
         ("migrate_pages", OWN, 0, 0, 0),
