@@ -2,7 +2,6 @@
 
 import pytest
 
-from codemode.errors import ProtocolError
 from tests.safety.arena import Arena, Attack, Outcome
 
 # What hostile code needs of the protocol; see `codemode_sandbox.frames`.
@@ -195,7 +194,9 @@ DISPLAYS = [
 
 
 @pytest.mark.parametrize("body", DISPLAYS, ids=["nonsense", "a list", "a list as text", "nested without end"])
-def test_a_display_that_makes_no_sense_is_an_error_of_its_own_execution(arena: Arena, body: bytes) -> None:
+def test_a_display_that_makes_no_sense_is_left_out_with_a_word_about_it(arena: Arena, body: bytes) -> None:
     attack = forged("display", f'send(frame(DISPLAY, {{"kind": "display_data"}}, {body!r}))')
-    with arena.unharmed(), pytest.raises(ProtocolError):
-        arena.run(attack)
+    with arena.unharmed():
+        result = arena.run(attack)
+    assert result.outputs == []
+    assert "a display was left out" in result.stderr
