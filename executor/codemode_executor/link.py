@@ -119,7 +119,7 @@ class SandboxLink(asyncio.Protocol):
             self.ready.set_result(json.loads(frame.payload))
 
     def _deliver(self, frame: LinkFrame, user: ChannelUser | None) -> None:
-        # Read even when nobody listens: a message may have begun before, and end after somebody listens again.
+        # Read even when nobody listens: a message may begin now, and end when somebody listens again.
         if (reader := self._messages.get(frame.channel)) is None:
             return
         try:
