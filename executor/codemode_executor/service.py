@@ -131,14 +131,14 @@ class ExecutorService(pb_grpc.ExecutorServicer):
         if len(start.tools.allowed) > MAX_TOOLS:
             raise InvalidRequestError(f"tools.allowed: more than {MAX_TOOLS:,} names; use all_registered")
         config = parse_object(start.config_json, "config_json", self._config.max_context_bytes)
-        limits = resolve(start.limits, self._defaults, self._ceilings)
-        if start.session_id:
-            session = self._sessions.find(owner, start.session_id)
-            if limits.sandbox != session.limits.sandbox and start.limits.ByteSize():
-                limits = resolve(start.limits, session.limits, self._ceilings)
         tools = None if start.tools.all_registered else frozenset(start.tools.allowed)
 
         def make() -> Execution:
+            # Only for a new one: the session of one that ran may be gone, and its outcome still wanted.
+            defaults = self._defaults
+            if start.session_id:
+                defaults = self._sessions.find(owner, start.session_id).limits
+            limits = resolve(start.limits, defaults, self._ceilings)
             return Execution(
                 start.execution_id,
                 start.correlation_id[:256],

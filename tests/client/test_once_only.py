@@ -143,7 +143,6 @@ def test_a_session_runs_a_cell_once_when_its_answer_is_lost(
     assert proxy.cuts == 1
 
 
-@pytest.mark.xfail(reason="the executor looks for the session before it looks into its journal", strict=True)
 def test_the_loss_of_a_session_is_told_though_the_line_breaks_at_that_moment(
     through_proxy: Codemode, proxy: ChaosProxy, counter: Counter
 ) -> None:

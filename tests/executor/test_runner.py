@@ -362,6 +362,9 @@ def test_a_task_can_be_made_by_a_cell_that_awaits_nothing(runner: Runner) -> Non
 
 def test_a_pool_of_processes_works(runner: Runner) -> None:
     code = """
+import signal
+# Without a sandbox the supervisor ignores it, and what it forks inherits that.
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
 import multiprocessing
 with multiprocessing.Pool(2) as pool:
     result = pool.map(abs, [-1, 2, -3])
