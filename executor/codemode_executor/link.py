@@ -142,6 +142,11 @@ class SandboxLink(asyncio.Protocol):
         self._users[channel] = user
         self._messages.setdefault(channel, MessageReader())
 
+    def close_channel(self, channel: int) -> None:
+        """End the process that `open_channel` forked."""
+        self.detach(channel)
+        self._write(pack_link(LinkKind.CLOSE, channel))
+
     def detach(self, channel: int) -> None:
         """Drop what comes from `channel` from now on."""
         self._users.pop(channel, None)

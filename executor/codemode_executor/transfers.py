@@ -105,7 +105,7 @@ async def put_file(
             if message.kind == MessageKind.FILE_DONE:
                 return pb.PutFileResponse(size=int(message.head["size"]), sha256=str(message.head["sha256"]))
     finally:
-        link.detach(channel)
+        link.close_channel(channel)
 
 
 async def get_file(link: SandboxLink, path: str, max_bytes: int) -> AsyncIterator[pb.GetFileResponse]:
@@ -134,7 +134,7 @@ async def get_file(link: SandboxLink, path: str, max_bytes: int) -> AsyncIterato
                     raise SandboxDiedError("the file is longer than it was said to be")
                 yield pb.GetFileResponse(chunk=message.body)
     finally:
-        link.detach(channel)
+        link.close_channel(channel)
 
 
 def _raise_for_error(message: Message) -> None:

@@ -72,7 +72,7 @@ def plain_traceback(error: BaseException) -> str:
     """The traceback as Python prints it."""
     try:
         text = "".join(traceback.format_exception(error, limit=-50))
-    except Exception as failure:  # noqa: BLE001 - the exception's own code may do anything
+    except BaseException as failure:  # noqa: BLE001 - the exception's own code may do anything
         text = f"{type(error).__name__}: (its text could not be made: {type(failure).__name__})"
     if len(text) > MAX_TRACEBACK:
         text = text[: MAX_TRACEBACK // 2] + "\n... cut ...\n" + text[-MAX_TRACEBACK // 2 :]
@@ -83,5 +83,5 @@ def message_of(error: BaseException) -> str:
     """`str(error)`, whatever its class does there."""
     try:
         return str(error)[:20_000]
-    except Exception as failure:  # noqa: BLE001
+    except BaseException as failure:  # noqa: BLE001
         return f"(its message could not be made: {type(failure).__name__})"

@@ -40,6 +40,8 @@ class LinkKind(IntEnum):
     """Kill every process, empty the writable places, fork a new interpreter. Payload: a token to echo."""
     OPEN = 4
     """Fork a process that moves files, on the channel."""
+    CLOSE = 5
+    """The transfer on the channel is over: its process cleans up and ends."""
 
     READY = 16
     """The supervisor can take work. Payload: JSON about the interpreter."""

@@ -1,7 +1,6 @@
 """An interpreter: runs the code it is sent and reports what came of it."""
 
 import _signal  # type: ignore[import-not-found] # a module of CPython that has no stubs
-import ast
 import builtins
 import ctypes
 import getpass
@@ -19,11 +18,11 @@ from codemode_sandbox.channel import Channel
 from codemode_sandbox.frames import Message, MessageKind
 from codemode_sandbox.loop import CellLoop
 from codemode_sandbox.processes import CHANNEL_DESCRIPTOR
+from codemode_sandbox.result import EarlierResult, typed_value
 from codemode_sandbox.shell import SandboxShell
 from codemode_sandbox.streams import AskingInput, ChannelStream
-from codemode_sandbox.tools import ReadOnlyMapping, Tools
+from codemode_sandbox.tools import ReadOnlyMapping, ToolError, Tools
 
-_MISSING = object()
 _libc = ctypes.CDLL(None)
 
 
@@ -104,9 +103,9 @@ class Interpreter:
         shell.captured_error, shell.traceback_lines = None, []
         count = shell.execution_count
         silent = bool(head.get("silent"))
-        limit = int(head.get("result_bytes") or 1 << 20)
+        limit = int(head.get("result_bytes", 1 << 20))
 
-        earlier = self._hide_earlier_result(code)
+        earlier = EarlierResult(shell.user_ns, code)
         report: dict[str, Any] = {}
         text, value = "", b""
         self._running = True
@@ -114,12 +113,10 @@ class Interpreter:
         try:
             outcome = shell.run_cell(code, store_history=not silent, silent=silent)
             error = outcome.error_before_exec or outcome.error_in_exec
-            answer = shell.user_ns.get("result", _MISSING)
-            if answer is _MISSING:
-                answer = outcome.result
+            answer = earlier.answer(outcome.result)
             if error is None and answer is not None:
                 text = str(answer)
-                value = _as_value(answer, limit)
+                value = typed_value(answer, limit)
         except KeyboardInterrupt as interrupt:
             error = interrupt
         except BaseException as failure:  # noqa: BLE001 - `str(result)` is the code's own
@@ -130,7 +127,7 @@ class Interpreter:
             self._running = False
         if not self._channel.owned:
             self._leave_forked(error)
-        self._restore_earlier_result(earlier)
+        earlier.restore()
         if error is None and shell.captured_error is not None:
             # A formatter failed: the value has other forms, so the cell did not.
             sys.stderr.write("\n".join(shell.traceback_lines) + "\n")
@@ -161,27 +158,6 @@ class Interpreter:
             sys.stderr.flush()
         os._exit(0 if error is None else 1)
 
-    def _hide_earlier_result(self, code: str) -> Any:
-        """Move a `result` of an earlier execution where it can be read but not mistaken for a new one.
-
-        The name is taken out of the namespace and put behind it, among the
-        builtins, so that whether this execution sets it can be seen even when
-        it sets the very same object.
-        """
-        namespace = self._shell.user_ns
-        if "result" not in namespace or _touches_namespace(code):
-            return _MISSING
-        earlier = namespace.pop("result")
-        builtins.result = earlier  # type: ignore[attr-defined]
-        return earlier
-
-    def _restore_earlier_result(self, earlier: Any) -> None:
-        if earlier is _MISSING:
-            return
-        if hasattr(builtins, "result"):
-            del builtins.result
-        self._shell.user_ns.setdefault("result", earlier)
-
     def _describe(self, error: BaseException, count: int) -> dict[str, Any]:
         shell = self._shell
         filenames = set(shell.compile._filename_map) | {f"<ipython-input-{count}>"}
@@ -192,7 +168,7 @@ class Interpreter:
             "traceback": _without_colour("\n".join(lines)),
             "lines": lines,
             "line": errors.line_of(error, filenames),
-            "tool": str(getattr(error, "tool", "")) if type(error).__module__.startswith("codemode_") else "",
+            "tool": str(error.tool) if isinstance(error, ToolError) else "",
         }
 
     # --- help while typing ----------------------------------------------------------------
@@ -225,51 +201,6 @@ class Interpreter:
         self._channel.send(
             MessageKind.INSPECTED, {"found": bool(data)}, json.dumps(data, default=str).encode()
         )
-
-
-def _touches_namespace(code: str) -> bool:
-    """Whether the code may look at its namespace as a mapping, or deletes `result`."""
-    try:
-        tree = ast.parse(code)
-    except SyntaxError:
-        return False
-    return any(
-        isinstance(node, ast.Name)
-        and (
-            node.id in {"globals", "locals", "vars", "dir", "get_ipython"}
-            or (node.id == "result" and isinstance(node.ctx, ast.Del))
-        )
-        for node in ast.walk(tree)
-    )
-
-
-def _as_value(answer: Any, limit: int) -> bytes:
-    """The value as JSON where JSON carries it unchanged within `limit` bytes, else nothing."""
-    budget = [limit // 2 + 1]
-    try:
-        if not _carries(answer, budget, 0):
-            return b""
-        encoded = json.dumps(answer).encode()
-    except (ValueError, TypeError, RecursionError):
-        return b""
-    return encoded if len(encoded) <= limit else b""
-
-
-def _carries(value: Any, budget: list[int], depth: int) -> bool:
-    budget[0] -= 1
-    if budget[0] < 0 or depth > 100:
-        return False
-    kind = type(value)
-    if value is None or kind in (bool, int, float):
-        return True
-    if kind is str:
-        budget[0] -= len(value) // 2
-        return budget[0] >= 0
-    if kind in (list, tuple):
-        return all(_carries(item, budget, depth + 1) for item in value)
-    if kind is dict:
-        return all(type(key) is str and _carries(item, budget, depth + 1) for key, item in value.items())
-    return False
 
 
 def _without_colour(text: str) -> str:

@@ -10,6 +10,7 @@ import builtins
 import json
 import os
 import pydoc
+import re
 import signal
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from codemode_sandbox.channel import Channel
 from codemode_sandbox.frames import MessageKind
 from codemode_sandbox.tools import ToolProxy
 
+_WANTS_LOOP = re.compile(r"\b(create_task|ensure_future|get_running_loop)\b")
 _ONE_FORM = frozenset({int, float, bool, str, bytes, complex})
 
 
@@ -151,6 +153,12 @@ class SandboxShell(InteractiveShell):
             return transformed
         return raw_cell if raw_cell.endswith("\n") else raw_cell + "\n"
 
+    def should_run_async(self, raw_cell: str, **kwargs: Any) -> bool:
+        """Also for code that asks for a running loop without awaiting anything, as in any notebook."""
+        return bool(super().should_run_async(raw_cell, **kwargs)) or (
+            _WANTS_LOOP.search(raw_cell) is not None and "asyncio.run(" not in raw_cell
+        )
+
     def init_virtualenv(self) -> None:
         """The sandbox's packages are on the path already."""
 
@@ -184,7 +192,7 @@ class SandboxShell(InteractiveShell):
         self.captured_error = error
         try:
             lines = self._structured(error, kwargs.get("tb_offset"))
-        except Exception:  # noqa: BLE001 - the exception's own code may do anything
+        except BaseException:  # noqa: BLE001 - the exception's own code may do anything
             lines = errors.plain_traceback(error).splitlines()
         self.traceback_lines = "\n".join(lines)[: errors.MAX_TRACEBACK].split("\n")
 
@@ -200,6 +208,10 @@ class SandboxShell(InteractiveShell):
             type(error), error, error.__traceback__, tb_offset=tb_offset
         )
         return formatted
+
+    def _format_exception_for_storage(self, exception: BaseException, *args: Any, **kwargs: Any) -> Any:
+        """Nothing is stored, and asking an exception for its text may fail."""
+        return {"ename": type(exception).__name__, "evalue": "", "traceback": []}
 
     def showsyntaxerror(self, filename: str | None = None, running_compiled_code: bool = False) -> None:
         """Keep a syntax error in the cell itself."""
@@ -259,8 +271,9 @@ def make_shell() -> SandboxShell:
     # `python -S` leaves these out.
     builtins.help = _Help()  # type: ignore[assignment]
     builtins.exit = builtins.quit = _leave  # type: ignore[assignment]
-    shell.user_ns["exit"] = shell.user_ns["quit"] = _leave
     _warm_up(shell)
+    # After the reset that ends the warm-up, which puts IPython's own back.
+    shell.user_ns["exit"] = shell.user_ns["quit"] = _leave
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     return shell
 

@@ -182,6 +182,11 @@ class Supervisor:
         elif frame.kind == LinkKind.INTERRUPT:
             if (child := self._children.get(frame.channel)) is not None:
                 signal.pidfd_send_signal(child.pidfd, signal.SIGINT)
+        elif frame.kind == LinkKind.CLOSE:
+            if (child := self._children.get(frame.channel)) is not None:
+                # The process sees the end of its channel, and has a moment to remove what is half written.
+                with suppress(OSError):
+                    child.sock.shutdown(socket.SHUT_RDWR)
         elif frame.kind == LinkKind.OPEN:
             try:
                 if self._fork(frame.channel):

@@ -126,7 +126,6 @@ def test_limits_of_zero_where_nothing_is_a_sensible_amount(raw: RawClient) -> No
     assert [notice.limit for notice in finished.notices] == ["output_bytes"]
 
 
-@pytest.mark.xfail(reason="the runner takes a limit of 0 for none", strict=True)
 def test_a_result_limit_of_zero_cuts_all_of_it(raw: RawClient) -> None:
     finished = raw.run("result = 'y'", limits=pb.Limits(result_bytes=0))
     assert finished.result == ""

@@ -286,8 +286,6 @@ def test_a_file_above_the_limit_is_refused_before_it_comes(raw: RawClient) -> No
     raw.call("CloseSession", pb.CloseSessionRequest(session_id=opened.session_id))
 
 
-# Not always: it may not have begun to write.
-@pytest.mark.xfail(reason="nothing tells the helper of a transfer that the transfer is over", strict=False)
 @pytest.mark.parametrize(("size", "word"), [(10, "fewer"), (3, "more")])
 def test_a_size_that_is_not_the_announced_one_leaves_no_file(
     raw: RawClient, session_id: str, size: int, word: str
@@ -307,7 +305,6 @@ os.listdir()
     assert raw.run(waited, session_id=session_id).result == "[]"
 
 
-@pytest.mark.xfail(reason="nothing tells the helper of a transfer that the transfer is over", strict=True)
 def test_a_transfer_leaves_no_process_behind(raw: RawClient, session_id: str) -> None:
     count = "import glob\nlen(glob.glob('/proc/[0-9]*'))"
     before = int(raw.run(count, session_id=session_id).result)
