@@ -1,7 +1,6 @@
 """The gRPC service: requests checked, owners found, executions attached to streams."""
 
 import asyncio
-import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -11,7 +10,6 @@ from typing import Any, TypeAlias, TypeVar
 import grpc
 from codemode_proto.v1 import executor_pb2 as pb
 from codemode_proto.v1 import executor_pb2_grpc as pb_grpc
-from codemode_sandbox.frames import MessageKind
 
 from codemode_executor import logs
 from codemode_executor.auth import Authenticator
@@ -22,9 +20,10 @@ from codemode_executor.journal import Journal
 from codemode_executor.limits import resolve
 from codemode_executor.owner import Owner, owner_of, parse_object
 from codemode_executor.pool import Pool
+from codemode_executor.questions import complete, inspect
 from codemode_executor.runs import Runs
 from codemode_executor.sessions import Session, Sessions
-from codemode_executor.transfers import ask, get_file, put_file
+from codemode_executor.transfers import get_file, put_file
 
 log = logging.getLogger(__name__)
 
@@ -196,19 +195,7 @@ class ExecutorService(pb_grpc.ExecutorServicer):
             if session.turn.locked():
                 return pb.CompleteResponse(cursor_start=request.cursor, cursor_end=request.cursor)
             async with session.turn:
-                head, found = await ask(
-                    session.lease.sandbox.link, MessageKind.COMPLETE, {"cursor": request.cursor}, request.code
-                )
-            matches = [
-                pb.Completion(
-                    **{name: str(item.get(name, ""))[:1000] for name in ("text", "type", "signature")}
-                )
-                for item in (found if isinstance(found, list) else [])[:1000]
-                if isinstance(item, dict)
-            ]
-            bound = len(request.code)
-            start, end = (min(max(int(head.get(name, 0)), 0), bound) for name in ("start", "end"))
-            return pb.CompleteResponse(matches=matches, cursor_start=start, cursor_end=end)
+                return await complete(session.lease.sandbox.link, request, self._config.max_code_bytes)
 
         return await _serve(context, work)
 
@@ -220,13 +207,7 @@ class ExecutorService(pb_grpc.ExecutorServicer):
             if session.turn.locked():
                 return pb.InspectResponse()
             async with session.turn:
-                head, data = await ask(
-                    session.lease.sandbox.link,
-                    MessageKind.INSPECT,
-                    {"cursor": request.cursor, "detail": request.detail_level},
-                    request.code,
-                )
-            return pb.InspectResponse(found=bool(head.get("found")), data_json=json.dumps(data))
+                return await inspect(session.lease.sandbox.link, request, self._config.max_code_bytes)
 
         return await _serve(context, work)
 
@@ -321,6 +302,8 @@ async def _serve(context: Context, work: Callable[[], Awaitable[T]]) -> T:
 
 async def _speak(context: Context, execution: Execution, last_event: int) -> None:
     """Send an execution's events, from after the last one the caller has, to its end."""
+    if last_event > len(execution.events):
+        raise InvalidRequestError(f"last_event: there are {len(execution.events)} events, not {last_event:,}")
     for event in execution.unanswered(last_event):
         await context.write(event)
     number = last_event

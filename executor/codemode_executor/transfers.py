@@ -1,12 +1,10 @@
-"""Files in and out of a session's working directory, and questions to its idle interpreter."""
+"""Files in and out of a session's working directory."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
-from typing import Any
 
 from codemode_proto.v1 import executor_pb2 as pb
-from codemode_sandbox.frames import INTERPRETER_CHANNEL, Message, MessageKind
+from codemode_sandbox.frames import Message, MessageKind
 
 from codemode_executor.errors import InvalidRequestError, NotFoundError, SandboxDiedError
 from codemode_executor.link import SandboxLink
@@ -55,22 +53,6 @@ class Conversation:
         if isinstance(message, str):
             raise SandboxDiedError(message)
         return message
-
-
-async def ask(
-    link: SandboxLink, kind: MessageKind, head: dict[str, Any], code: str
-) -> tuple[dict[str, Any], Any]:
-    """Ask an idle interpreter about code; returns the answer's header and JSON body, both hostile."""
-    conversation = Conversation()
-    link.attach(INTERPRETER_CHANNEL, conversation)
-    try:
-        link.send(INTERPRETER_CHANNEL, kind, head, code.encode("utf-8", "replace"))
-        answer = await conversation.next()
-        return answer.head, json.loads(answer.body)
-    except (ValueError, RecursionError):
-        raise SandboxDiedError("the interpreter's answer makes no sense") from None
-    finally:
-        link.detach(INTERPRETER_CHANNEL)
 
 
 async def put_file(
@@ -133,6 +115,8 @@ async def get_file(link: SandboxLink, path: str, max_bytes: int) -> AsyncIterato
                 if received > announced:
                     raise SandboxDiedError("the file is longer than it was said to be")
                 yield pb.GetFileResponse(chunk=message.body)
+                # The caller has it: the sandbox may send another.
+                link.send(channel, MessageKind.CHUNK)
     finally:
         link.close_channel(channel)
 

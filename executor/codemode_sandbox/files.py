@@ -15,6 +15,8 @@ from codemode_sandbox.frames import Message, MessageKind
 from codemode_sandbox.processes import CHANNEL_DESCRIPTOR
 
 PIECE = 1 << 18
+# Pieces of a file that may be on their way out at once.
+WINDOW = 8
 
 
 class PathError(Exception):
@@ -86,8 +88,14 @@ def _get(channel: Channel, work: str, command: Message) -> None:
         if not stat.S_ISREG(status.st_mode):
             raise PathError(f"path: {command.head.get('path')!r} is not a file")
         channel.send(MessageKind.FILE_STARTED, {"size": status.st_size})
-        left = status.st_size
+        left, under_way = status.st_size, 0
         while left > 0 and (piece := file.read(min(PIECE, left))):
+            if under_way == WINDOW:
+                # The executor says when it has passed one on, so that it never holds a whole file.
+                if channel.next_command() is None:
+                    return
+                under_way -= 1
             channel.send(MessageKind.FILE_CHUNK, None, piece)
+            under_way += 1
             left -= len(piece)
     channel.send(MessageKind.FILE_DONE, {})

@@ -108,6 +108,8 @@ def _become_child(channel: int, output: tuple[int, int], settings: Settings) -> 
     if os.getppid() != 1:
         # Outside a process namespace, as in tests, nothing else ends it with its supervisor.
         linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+        for ignored in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(ignored, signal.SIG_DFL)
     # The supervisor is not dumpable; without this the interpreter could not read its own /proc/self.
     linux.prctl(linux.PR_SET_DUMPABLE, 1)
     with suppress(OSError):

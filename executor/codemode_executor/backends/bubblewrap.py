@@ -193,6 +193,9 @@ class BubblewrapBackend(Backend):
         sandbox = BubblewrapSandbox(process, limits, link)
         try:
             sandbox.boot = await asyncio.wait_for(link.ready, BOOT_SECONDS)
+        except asyncio.CancelledError:
+            await sandbox.kill()
+            raise
         except (SandboxDiedError, TimeoutError):
             await sandbox.kill()
             assert process.stderr is not None

@@ -146,6 +146,10 @@ class DockerBackend(Backend):
                     f"the sandbox image {self.image} started but its runner did not: "
                     f"{said[-1000:] or 'no word'}; build the image again with `codemode-executor image build`"
                 ) from None
+        except asyncio.CancelledError:
+            if container:
+                await self.remove(container)
+            raise
         except _ENGINE_ERRORS as error:
             if container:
                 await self.remove(container)
