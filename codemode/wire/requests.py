@@ -56,16 +56,3 @@ async def complete(
         lambda: connection.stub.Complete(request, timeout=connection.timeout, metadata=connection.metadata),
         session_id=session_id,
     )
-
-
-async def inspect(
-    connection: Connection, session_id: str, context: pb.Context, code: str, cursor: int, detail_level: int
-) -> pb.InspectResponse:
-    """Ask a session's interpreter what it knows of the name at the cursor."""
-    request = pb.InspectRequest(
-        session_id=session_id, context=context, code=code, cursor=cursor, detail_level=detail_level
-    )
-    return await connection.call(
-        lambda: connection.stub.Inspect(request, timeout=connection.timeout, metadata=connection.metadata),
-        session_id=session_id,
-    )

@@ -81,8 +81,6 @@ class Execution:
         self.size = 0
         self.ended_at = 0.0
         self.events: list[pb.ExecuteEvent] = []
-        # Number of the last event that was handed to a stream.
-        self.sent = 0
         # Pieces of the last event's text, while nobody was handed it: many small ones become one event.
         self._growing: list[str] = []
         self._growing_length = 0

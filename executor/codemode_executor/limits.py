@@ -7,7 +7,7 @@ from codemode_proto.v1 import executor_pb2 as pb
 
 from codemode_executor.errors import InvalidRequestError
 
-KB, MB = 1 << 10, 1 << 20
+MB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)

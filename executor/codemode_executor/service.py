@@ -311,7 +311,7 @@ async def _speak(context: Context, execution: Execution, last_event: int) -> Non
         await execution.wait_for_event(number)
         # One message for all that is there: each costs the same, however much it carries.
         events = execution.events_after(number, MAX_BATCH_BYTES)
-        number = execution.sent = events[-1].number
+        number = events[-1].number
         await context.write(events[0] if len(events) == 1 else pb.ExecuteEvent(batch=events))
 
 
