@@ -242,10 +242,10 @@ class Pool:
     # --- background -----------------------------------------------------------------------------
 
     async def _keep_warm(self) -> None:
-        while True:
+        while not self._closing:
             await self._low.wait()
             self._low.clear()
-            while len(self._warm) < self._warm_wanted and self._count < self._ceiling:
+            while not self._closing and len(self._warm) < self._warm_wanted and self._count < self._ceiling:
                 try:
                     self._warm.append(await self._start(self._limits))
                     # Somebody may have found the ceiling reached while it started.

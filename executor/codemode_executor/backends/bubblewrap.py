@@ -192,7 +192,9 @@ class BubblewrapBackend(Backend):
         await asyncio.get_running_loop().create_connection(lambda: link, sock=ours)
         sandbox = BubblewrapSandbox(process, limits, link)
         try:
-            sandbox.boot = await asyncio.wait_for(link.ready, BOOT_SECONDS)
+            # Not `wait_for`: in Python 3.11 it loses a cancellation that comes with the result.
+            async with asyncio.timeout(BOOT_SECONDS):
+                sandbox.boot = await link.ready
         except asyncio.CancelledError:
             await sandbox.kill()
             raise

@@ -138,7 +138,9 @@ class DockerBackend(Backend):
             sandbox = DockerSandbox(container, limits, link, self)
             await self._call(self._api.start, container)
             try:
-                sandbox.boot = await asyncio.wait_for(link.ready, BOOT_SECONDS)
+                # Not `wait_for`: in Python 3.11 it loses a cancellation that comes with the result.
+                async with asyncio.timeout(BOOT_SECONDS):
+                    sandbox.boot = await link.ready
             except (SandboxDiedError, TimeoutError):
                 said = demultiplexer.stderr.decode("utf-8", "replace").strip()
                 await sandbox.kill()
