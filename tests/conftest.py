@@ -10,10 +10,15 @@ from contextlib import suppress
 from typing import Any, Literal, NoReturn
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from codemode import ClientConfig, Codemode, ComponentRegistry
 from codemode.core.context import reset_context
 from codemode.local import LocalExecutor
+
+# How long an example takes says more of the machine than of the code.
+settings.register_profile("codemode", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("codemode")
 
 Side = Literal["client", "executor"]
 

@@ -1,7 +1,11 @@
-"""What a killed executor leaves in a Docker Engine is gone by the time that the next one works."""
+"""What a killed executor leaves in a Docker Engine is gone by the time that the next one works.
+
+One that ends in peace leaves nothing.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import time
@@ -12,8 +16,9 @@ from typing import TYPE_CHECKING, NoReturn
 import docker
 import docker.errors
 import pytest
-from codemode_executor.backends.docker import LABEL
+from codemode_executor.backends.docker import LABEL, DockerBackend
 from codemode_executor.image import find_image
+from codemode_executor.limits import SandboxLimits
 
 from codemode.errors import ExecutorConnectionError
 from codemode.local import LocalExecutor
@@ -128,3 +133,22 @@ def test_a_stopped_container_of_a_dead_executor_is_removed_at_the_next_start(
         killed.close()
         with suppress(docker.errors.NotFound):
             stuck.remove(force=True)
+
+
+def test_a_sandbox_given_up_while_it_starts_leaves_no_container(
+    engine: docker.DockerClient, sandboxes: Sandboxes
+) -> None:
+    async def give_up_at_many_moments() -> None:
+        backend = DockerBackend(engine, find_image(engine) or "", runtime="", preload=())
+        try:
+            for milliseconds in (0, 2, 10, 30, 60, 100, 200, 400):
+                starting = asyncio.ensure_future(backend.start(SandboxLimits()))
+                await asyncio.sleep(milliseconds / 1000)
+                starting.cancel()
+                with suppress(asyncio.CancelledError):
+                    await (await starting).kill()
+                assert sandboxes.ours() == set()
+        finally:
+            await backend.close()
+
+    asyncio.run(give_up_at_many_moments())

@@ -101,18 +101,59 @@ class BubblewrapSandbox(Sandbox):
 
     backend = "bubblewrap"
 
-    def __init__(self, process: asyncio.subprocess.Process, limits: SandboxLimits, link: SandboxLink) -> None:
+    def __init__(self, process: "subprocess.Popen[bytes]", limits: SandboxLimits, link: SandboxLink) -> None:
         super().__init__(f"bwrap-{process.pid}", limits, link)
         self._process = process
 
     async def kill(self) -> None:  # noqa: D102 - as in Sandbox
-        # bubblewrap dies, the kernel then kills process 1 of the namespace, and with it everything else.
-        # Not `send_signal`, which reaps a process that has ended, so that asyncio never learns how.
-        if self._process.returncode is None:
-            with suppress(ProcessLookupError):
-                os.kill(self._process.pid, signal.SIGKILL)
-        await self._process.wait()
+        if self._process.poll() is None:
+            # bubblewrap dies, the kernel then kills process 1 of the namespace, and with it everything else.
+            # That tie is made shortly before the supervisor starts; until then process 1 must be found.
+            children = [] if self.boot else await _children_for_good(self._process.pid)
+            for pid in children:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            self._process.kill()
+            await asyncio.to_thread(self._process.wait)
+        if self._process.stderr is not None:
+            self._process.stderr.close()
         self.link.abort("the sandbox was removed")
+
+    def last_words(self) -> str:
+        """What bubblewrap said before it failed."""
+        assert self._process.stderr is not None
+        os.set_blocking(self._process.stderr.fileno(), False)
+        return (self._process.stderr.read(4000) or b"").decode("utf-8", "replace").strip()
+
+
+async def _children_for_good(parent: int) -> list[int]:
+    """The children of a process, which is stopped first so that it gets no more of them."""
+    with suppress(ProcessLookupError):
+        os.kill(parent, signal.SIGSTOP)
+    # The kernel tells nobody of it.
+    while _status(parent)[0] not in _AT_REST:  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+    return _children(parent)
+
+
+def _children(parent: int) -> list[int]:
+    everyone = (int(path.name) for path in Path("/proc").glob("[0-9]*"))
+    return [pid for pid in everyone if _status(pid)[1] == parent]
+
+
+def _status(pid: int) -> tuple[str, int]:
+    """The state of a process, as in proc(5), and its parent; ``("", 0)`` when there is no such process."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return "", 0
+    # The name, which may hold anything, is in parentheses before them.
+    state, parent = stat.rpartition(")")[2].split()[:2]
+    return state, int(parent)
+
+
+# Stopped, being traced, ended, or gone.
+_AT_REST = frozenset("TtZX") | {""}
 
 
 class BubblewrapBackend(Backend):
@@ -169,8 +210,9 @@ class BubblewrapBackend(Backend):
         user = _FIRST_USER + next(self._users) % _USERS if self._stage is not None else None
         try:
             with _on_processors(limits.cpus):
-                process = await asyncio.create_subprocess_exec(
-                    *self._arguments(limits, *inherited),
+                # Not asyncio's, in whose start a cancellation may come when bubblewrap has forked already.
+                process = subprocess.Popen(  # noqa: ASYNC220, S603 - arguments of this module's making
+                    self._arguments(limits, *inherited),
                     stdin=theirs.fileno(),
                     stdout=theirs.fileno(),
                     stderr=subprocess.PIPE,
@@ -189,19 +231,18 @@ class BubblewrapBackend(Backend):
                 os.close(descriptor)
         link = SandboxLink()
         ours.setblocking(False)
-        await asyncio.get_running_loop().create_connection(lambda: link, sock=ours)
         sandbox = BubblewrapSandbox(process, limits, link)
         try:
             # Not `wait_for`: in Python 3.11 it loses a cancellation that comes with the result.
             async with asyncio.timeout(BOOT_SECONDS):
+                await asyncio.get_running_loop().create_connection(lambda: link, sock=ours)
                 sandbox.boot = await link.ready
         except asyncio.CancelledError:
             await sandbox.kill()
             raise
         except (SandboxDiedError, TimeoutError):
+            said = sandbox.last_words()
             await sandbox.kill()
-            assert process.stderr is not None
-            said = (await process.stderr.read(4000)).decode("utf-8", "replace").strip()
             raise BackendError(explain(said)) from None
         return sandbox
 

@@ -1,6 +1,7 @@
 """Sandboxes as containers of a Docker Engine, one container each."""
 
 import asyncio
+import contextlib
 import json
 import secrets
 import socket
@@ -130,8 +131,7 @@ class DockerBackend(Backend):
     async def start(self, limits: SandboxLimits) -> Sandbox:  # noqa: D102 - as in Backend
         container = ""
         try:
-            container = (await self._call(self._create, limits))["Id"]
-            sock = await self._call(self._attach, container)
+            container, sock = await self._create_for_good(limits)
             link = SandboxLink()
             demultiplexer = _Demultiplexer(link)
             await asyncio.get_running_loop().create_connection(lambda: demultiplexer, sock=sock)
@@ -158,7 +158,19 @@ class DockerBackend(Backend):
             raise BackendError(explain(error, self.image)) from error
         return sandbox
 
-    def _create(self, limits: SandboxLimits) -> dict[str, Any]:
+    async def _create_for_good(self, limits: SandboxLimits) -> tuple[str, socket.socket]:
+        """Create a container and attach to it; a cancellation waits for the engine and removes it again."""
+        creating = asyncio.ensure_future(self._call(self._create, limits))
+        try:
+            return await asyncio.shield(creating)
+        except asyncio.CancelledError:
+            with contextlib.suppress(*_ENGINE_ERRORS):
+                container, sock = await creating
+                sock.close()
+                await self.remove(container)
+            raise
+
+    def _create(self, limits: SandboxLimits) -> tuple[str, socket.socket]:
         places = Places(
             path="/opt/codemode/venv/bin:/usr/local/bin:/usr/bin:/bin",
             site=(),
@@ -167,7 +179,7 @@ class DockerBackend(Backend):
         )
         settings = settings_for(limits, places, self._preload)
         tmp = f"rw,noexec,nosuid,nodev,size={limits.tmp_bytes},nr_inodes={limits.tmp_inodes},mode=1777"
-        created: dict[str, Any] = self._api.create_container(
+        container: str = self._api.create_container(
             self.image,
             entrypoint=[PYTHON, "-I", "-c", RUNNER],
             command=[settings.to_json()],
@@ -200,14 +212,15 @@ class DockerBackend(Backend):
                 log_config=docker.types.LogConfig(type="none"),
                 init=False,
             ),
-        )
-        return created
-
-    def _attach(self, container: str) -> socket.socket:
-        stream = self._api.attach_socket(
-            container, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
-        )
-        return as_socket(stream)
+        )["Id"]
+        try:
+            stream = self._api.attach_socket(
+                container, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
+            )
+        except _ENGINE_ERRORS:
+            self._api.remove_container(container, force=True)
+            raise
+        return container, as_socket(stream)
 
     async def remove(self, container: str) -> None:
         """Kill a container and have the engine remove it; one that is gone is no error."""

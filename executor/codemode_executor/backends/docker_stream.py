@@ -96,6 +96,9 @@ def as_socket(stream: Any) -> socket.socket:
     if type(raw) is socket.socket:
         # One of our own on the same connection: the package's response object would close its one.
         own = raw.dup()
+        raw.close()
+        if stream is not raw:
+            stream.close()
     else:
         own = _bridge(_Tls(raw) if isinstance(raw, ssl.SSLSocket) else _Pipe(raw), raw)
     own.setblocking(False)
