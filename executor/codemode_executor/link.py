@@ -1,7 +1,10 @@
 """The executor's end of the byte stream to a sandbox's supervisor."""
 
 import asyncio
+import itertools
 import json
+import time
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 from codemode_sandbox.frames import (
@@ -22,6 +25,10 @@ from codemode_executor.errors import OverloadedError, SandboxDiedError
 RESET_SECONDS = 5.0
 # Each has a process of its own, which counts among those of the sandbox.
 MAX_TRANSFERS = 32
+# How long the event loop may be with one sandbox before the others have their turn.
+SLICE_SECONDS = 0.002
+# The clock is looked at once in so many messages.
+_MESSAGES_PER_LOOK = 16
 
 
 class ChannelUser(Protocol):
@@ -50,29 +57,62 @@ class SandboxLink(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         self.ready: asyncio.Future[dict[str, Any]] = loop.create_future()
         self.closed: asyncio.Future[None] = loop.create_future()
-        self._transport: asyncio.WriteTransport | None = None
+        self._transport: asyncio.Transport | None = None
         self._reader = LinkReader()
         self._messages: dict[int, MessageReader] = {}
         self._users: dict[int, ChannelUser] = {}
         self._resets: dict[str, asyncio.Future[bool]] = {}
         self._reset_count = 0
         self._last_channel = 1
+        # What arrived and was not looked at yet, while others have their turn.
+        self._unread = bytearray()
+        self._steps: Iterator[None] | None = None
 
     # --- asyncio.Protocol -------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The backend connected the stream."""
-        assert isinstance(transport, asyncio.WriteTransport)
+        assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
         """Bytes arrived from the supervisor."""
+        if self._steps is not None:
+            self._unread += data
+        elif self.alive:
+            self._steps = self._read(data)
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Read for a slice of time; if that is not all, leave the loop to others for as long."""
+        if not self.alive or self._steps is None or self._transport is None:
+            return
+        began = time.perf_counter()
         try:
-            for frame in self._reader.feed(data):
-                self._dispatch(frame)
+            while not _exhausted(self._steps, _MESSAGES_PER_LOOK):
+                if (taken := time.perf_counter() - began) > SLICE_SECONDS:
+                    self._transport.pause_reading()
+                    asyncio.get_running_loop().call_later(taken, self._go_on)
+                    return
         except (FrameError, ValueError, KeyError, RecursionError) as error:
             # Not an interpreter's doing: a supervisor that talks nonsense is not to be used again.
             self.abort(f"the supervisor broke the protocol: {error}")
+            return
+        self._steps = None
+        if self._unread:
+            data, self._unread = bytes(self._unread), bytearray()
+            self.data_received(data)
+        else:
+            self._transport.resume_reading()
+
+    def _read(self, data: bytes) -> Iterator[None]:
+        """Take in what arrived, one message at a step."""
+        for frame in self._reader.feed(data):
+            if frame.kind == LinkKind.DATA:
+                yield from self._deliver(frame)
+            else:
+                self._dispatch(frame)
+                yield
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The stream ended, and with it the sandbox."""
@@ -101,9 +141,7 @@ class SandboxLink(asyncio.Protocol):
 
     def _dispatch(self, frame: LinkFrame) -> None:
         user = self._users.get(frame.channel)
-        if frame.kind == LinkKind.DATA:
-            self._deliver(frame, user)
-        elif frame.kind == LinkKind.STDOUT or frame.kind == LinkKind.STDERR:
+        if frame.kind == LinkKind.STDOUT or frame.kind == LinkKind.STDERR:
             if user is not None:
                 user.on_output("stdout" if frame.kind == LinkKind.STDOUT else "stderr", frame.payload)
         elif frame.kind == LinkKind.EXITED:
@@ -118,16 +156,17 @@ class SandboxLink(asyncio.Protocol):
         elif frame.kind == LinkKind.READY and not self.ready.done():
             self.ready.set_result(json.loads(frame.payload))
 
-    def _deliver(self, frame: LinkFrame, user: ChannelUser | None) -> None:
+    def _deliver(self, frame: LinkFrame) -> Iterator[None]:
         # Read even when nobody listens: a message may begin now, and end when somebody listens again.
         if (reader := self._messages.get(frame.channel)) is None:
             return
         try:
             for message in reader.feed(frame.payload):
-                if user is not None:
+                if (user := self._users.get(frame.channel)) is not None:
                     user.on_message(message)
+                yield
         except FrameError as error:
-            if user is not None:
+            if (user := self._users.get(frame.channel)) is not None:
                 user.on_violation(str(error))
 
     # --- for the executor -------------------------------------------------------------------
@@ -198,3 +237,8 @@ class SandboxLink(asyncio.Protocol):
     def _write(self, data: bytes) -> None:
         if self._transport is not None and self.alive:
             self._transport.write(data)
+
+
+def _exhausted(steps: Iterator[None], count: int) -> bool:
+    """Take so many steps; whether there was none left."""
+    return len(list(itertools.islice(steps, count))) < count

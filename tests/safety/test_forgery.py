@@ -120,6 +120,8 @@ FLOODS = [
         'block = frame(DISPLAY, {"kind": "clear_output"}, b"{}") * 2000\nwhile True: send(block)',
         Outcome(error="TimeoutError", limit="timeout_seconds", notice="output_bytes"),
         timeout=1.5,
+        # What the slowest machine sends in that time.
+        limits={"output_bytes": 1 << 18},
     ),
     forged(
         "single characters by turns on both streams",
@@ -127,6 +129,8 @@ FLOODS = [
         "while True: send(pair * 2000)",
         Outcome(error="TimeoutError", limit="timeout_seconds", notice="output_bytes"),
         timeout=1.5,
+        # What the slowest machine sends in that time.
+        limits={"output_bytes": 1 << 18},
     ),
     forged(
         "outputs of nothing",
