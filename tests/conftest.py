@@ -176,12 +176,13 @@ def start_executor() -> Iterator[MakeExecutor]:
 
 @pytest.fixture
 def connect() -> Iterator[MakeClient]:
-    """Make a `Codemode` for an executor, or for a proxy to it; it is closed after the test."""
+    """Make a `Codemode` for an executor, a proxy to it, or its URL; it is closed after the test."""
     made: list[Codemode] = []
 
-    def make(target: LocalExecutor | ChaosProxy, key: str = "", **settings: Any) -> Codemode:
+    def make(target: LocalExecutor | ChaosProxy | str, key: str = "", **settings: Any) -> Codemode:
+        url = target if isinstance(target, str) else target.url
         config = ClientConfig(
-            executor_url=target.url, executor_api_key=key or getattr(target, "api_key", ""), **settings
+            executor_url=url, executor_api_key=key or getattr(target, "api_key", ""), **settings
         )
         one = Codemode(client_config=config, registry=ComponentRegistry())
         made.append(one)

@@ -12,9 +12,10 @@ from codemode_proto.v1.executor_pb2_grpc import ExecutorStub
 
 from codemode.errors import ExecutorClientError
 from codemode.wire.channel import authorization, open_channel
-from codemode.wire.failures import as_transport_error, error_for
+from codemode.wire.failures import as_transport_error, error_for, failed
 from codemode.wire.loop import sdk_loop
 from codemode.wire.retry import RetryPolicy
+from codemode.wire.streams import IdleStreams
 
 if TYPE_CHECKING:
     from codemode.config import GrpcTlsConfig
@@ -46,6 +47,7 @@ class Connection:
         self.metadata: Sequence[tuple[str, str]] = authorization(api_key)
         # Which executor process answered last, to tell it from one that was started in its place.
         self.instance = ""
+        self.idle_streams = IdleStreams()
         self._tls = tls
         self._closed = False
         self._channel: grpc.aio.Channel | None = None
@@ -79,6 +81,7 @@ class Connection:
     async def close(self) -> None:
         """Close the channel; streams that are open end, and no other is opened."""
         self._closed = True
+        self.idle_streams.close()
         if self._channel is not None:
             channel, self._channel, self._stub = self._channel, None, None
             await channel.close(None)
@@ -105,7 +108,8 @@ class Connection:
         while state is not grpc.ChannelConnectivity.READY:
             left = deadline - asyncio.get_running_loop().time()
             if (state is grpc.ChannelConnectivity.TRANSIENT_FAILURE and not stale) or left <= 0:
-                raise unavailable("the connection was refused, or nothing answered")
+                details = "the connection was refused, or nothing answered"
+                raise failed(grpc.StatusCode.UNAVAILABLE, details)
             try:
                 await asyncio.wait_for(channel.wait_for_state_change(state), left)
             except TimeoutError:
@@ -130,10 +134,3 @@ class Connection:
                 if wait is None:
                     raise error_for(error, self.url, session_id=session_id, tries=tries) from None
                 await asyncio.sleep(wait)
-
-
-def unavailable(details: str) -> grpc.aio.AioRpcError:
-    """An error as gRPC would raise it for an executor that is not there."""
-    return grpc.aio.AioRpcError(
-        grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata(), details, None
-    )

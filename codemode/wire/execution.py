@@ -11,6 +11,7 @@ stream opened after the code may have arrived asks to be attached only.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ import grpc
 from codemode_proto.v1 import executor_pb2 as pb
 
 from codemode.errors import ProtocolError
-from codemode.wire.failures import as_transport_error, error_for, instance_of
+from codemode.wire.failures import as_transport_error, error_for, failed, instance_of
 
 if TYPE_CHECKING:
     from codemode.wire.connection import Connection
@@ -47,7 +48,10 @@ class RemoteExecution:
         self._start = start
         self._sink = sink
         self._idempotent = idempotent
-        self._outbox: asyncio.Queue[pb.ExecuteRequest] = asyncio.Queue()
+        # What is to be said on the stream, and what says it, as long as there is something.
+        self._outbox: deque[pb.ExecuteRequest] = deque()
+        self._call: Any = None
+        self._writer: asyncio.Task[None] | None = None
         # Questions by their request id, and the caller's answers to them: None while it works on one.
         self._asked: dict[int, tuple[pb.ExecuteEvent, pb.ExecuteRequest | None]] = {}
         self._last = 0
@@ -65,7 +69,7 @@ class RemoteExecution:
 
     def _post(self, request: pb.ExecuteRequest) -> None:
         self._cancelled = self._cancelled or request.WhichOneof("message") == "cancel"
-        self._outbox.put_nowait(request)
+        self._say(request)
 
     def answer(self, question: pb.ExecuteEvent, request: pb.ExecuteRequest) -> None:
         """Send the answer to a question; from any thread."""
@@ -78,7 +82,21 @@ class RemoteExecution:
         if asked is question:
             # Remembered, because the executor may ask again on another stream.
             self._asked[number] = question, request
-            self._outbox.put_nowait(request)
+            self._say(request)
+
+    def _say(self, request: pb.ExecuteRequest) -> None:
+        self._outbox.append(request)
+        self._begin_to_write()
+
+    def _begin_to_write(self) -> None:
+        if self._outbox and self._writer is None and self._call is not None:
+            self._writer = asyncio.ensure_future(self._write(self._call))
+
+    async def _write(self, call: Any) -> None:
+        with suppress(asyncio.CancelledError, grpc.aio.BaseError, asyncio.InvalidStateError):
+            while self._outbox and not self._finished:
+                await call.write(self._outbox.popleft())
+            self._writer = None
 
     # --- on the SDK's loop ------------------------------------------------------------------------
 
@@ -145,52 +163,57 @@ class RemoteExecution:
         self._start.attach_only = self._sent = False
         self._last = 0
         self._asked.clear()
-        self._outbox = asyncio.Queue()
+        self._outbox.clear()
 
     async def _follow(self) -> None:
         # Until the channel is connected nothing can have been sent, so nothing can have run.
         await self._connection.until_connected()
         if not self._sent:
             self._instance = self._connection.instance
-        call = self._connection.stub.Execute(
-            timeout=self._connection.deadline_for(self._start), metadata=self._connection.metadata
-        )
+        idle = self._connection.idle_streams
+        call = idle.take()
+        used_before = call is not None
+        if call is None:
+            call = self._connection.stub.Execute(metadata=self._connection.metadata)
         self._start.last_event = self._last
-        writer: asyncio.Task[None] | None = None
+        self._sent = True
         try:
-            self._sent = True
-            await call.write(pb.ExecuteRequest(start=self._start))
-            if self._cancelled:
-                # It may have been on its way when the last stream broke, and nothing asks for it again.
-                await call.write(pb.ExecuteRequest(cancel=pb.Cancel()))
-            writer = asyncio.ensure_future(self._write(call))
-            while True:
-                event = await call.read()
-                if event is grpc.aio.EOF:  # type: ignore[attr-defined] # missing in the stubs
-                    break
-                for each in event.batch or (event,):
-                    self._receive(each)
-                if self._finished:
-                    return
-            # The stream ended: raises with the status if it was not a good one.
-            code = await call.code()
-            if code is not grpc.StatusCode.OK:
-                raise await _as_error(call)
-            raise ProtocolError("the executor ended the stream before the execution was finished")
+            async with asyncio.timeout(self._connection.deadline_for(self._start)):
+                await call.write(pb.ExecuteRequest(start=self._start))
+                self._call = call
+                if self._cancelled:
+                    # It may have been on its way when the last stream broke, and nothing asks for it again.
+                    self._outbox.appendleft(pb.ExecuteRequest(cancel=pb.Cancel()))
+                self._begin_to_write()
+                while not self._finished:
+                    event = await call.read()
+                    if event is grpc.aio.EOF:  # type: ignore[attr-defined] # missing in the stubs
+                        raise await self._ended(call, used_before)
+                    for each in event.batch or (event,):
+                        self._receive(each)
         except asyncio.InvalidStateError:
             # Reading and writing report a call that has failed in this way.
             raise await _as_error(call) from None
+        except TimeoutError:
+            raise failed(grpc.StatusCode.DEADLINE_EXCEEDED, "no answer came in time") from None
         finally:
-            if writer is not None:
-                writer.cancel()
-            # The executor waits for the caller to end a stream that has said everything.
-            call.cancel()
+            self._call = None
+            if self._finished and self._writer is None:
+                idle.keep(call)
+            else:
+                if self._writer is not None:
+                    self._writer.cancel()
+                    self._writer = None
+                call.cancel()
 
-    async def _write(self, call: Any) -> None:
-        with suppress(asyncio.CancelledError, grpc.aio.BaseError, asyncio.InvalidStateError):
-            while True:
-                request = await self._outbox.get()
-                await call.write(request)
+    async def _ended(self, call: Any, used_before: bool) -> Exception:
+        """Why a stream ended before its execution was finished."""
+        if await call.code() is not grpc.StatusCode.OK:
+            return await _as_error(call)
+        if used_before:
+            # The executor may have given it up at the moment it was used again.
+            return failed(grpc.StatusCode.UNAVAILABLE, "the executor ended the stream")
+        return ProtocolError("the executor ended the stream before the execution was finished")
 
     def _receive(self, event: pb.ExecuteEvent) -> None:
         kind = event.WhichOneof("message") or ""
@@ -199,7 +222,7 @@ class RemoteExecution:
             if number in self._asked:
                 _, answer = self._asked[number]
                 if answer is not None:
-                    self._outbox.put_nowait(answer)
+                    self._say(answer)
                 self._last = max(self._last, event.number)
                 return
             self._asked[number] = event, None

@@ -29,6 +29,11 @@ _BROKEN = ("Internal error from Core", "Stream removed")
 _FIELD = re.compile(r"^([a-z_][a-z0-9_.]*): ")
 
 
+def failed(code: grpc.StatusCode, details: str) -> grpc.aio.AioRpcError:
+    """An error as gRPC would raise it."""
+    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details, None)
+
+
 def is_too_large(error: grpc.aio.AioRpcError) -> bool:
     """Whether the error says that a message was above the limit."""
     return error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and bool(

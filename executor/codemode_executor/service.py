@@ -3,9 +3,9 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from importlib.metadata import version
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import grpc
 from codemode_proto.v1 import executor_pb2 as pb
@@ -14,6 +14,7 @@ from codemode_proto.v1 import executor_pb2_grpc as pb_grpc
 from codemode_executor import logs
 from codemode_executor.auth import Authenticator
 from codemode_executor.config import ExecutorConfig
+from codemode_executor.conversation import Context, Conversation
 from codemode_executor.errors import InvalidRequestError, ServiceError
 from codemode_executor.execution import INSTANCE, Execution
 from codemode_executor.journal import Journal
@@ -27,14 +28,8 @@ from codemode_executor.transfers import get_file, put_file
 
 log = logging.getLogger(__name__)
 
-# A client that opens a stream and says nothing holds it no longer than this.
-FIRST_MESSAGE_SECONDS = 20.0
 MAX_TOOLS = 10_000
-# What reading gives when the caller has nothing more to say.
-END = grpc.aio.EOF  # type: ignore[attr-defined] # missing in the stubs
-MAX_BATCH_BYTES = 1 << 20
 
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 T = TypeVar("T")
 
 
@@ -65,12 +60,15 @@ class ExecutorService(pb_grpc.ExecutorServicer):
         self._sessions = sessions
         self._journal = journal
         self._runs = Runs(pool, sessions, journal, config.vanished_seconds, on_end)
+        self._conversations: set[Conversation] = set()
         self._defaults = config.default_limits
         self._ceilings = config.ceilings
 
     async def close(self) -> None:
-        """End every execution."""
+        """End every execution, and the streams that wait for another one."""
         await self._runs.close()
+        for conversation in self._conversations:
+            conversation.end()
 
     def _owner(self, context: Context, request: pb.Context) -> tuple[Owner, dict[str, Any]]:
         identity = self._authenticator.identify(context.invocation_metadata() or ())
@@ -97,26 +95,20 @@ class ExecutorService(pb_grpc.ExecutorServicer):
 
     async def _execute(self, context: Context) -> None:
         self._authenticator.identify(context.invocation_metadata() or ())
+        conversation = Conversation(context)
+        self._conversations.add(conversation)
         try:
-            async with asyncio.timeout(FIRST_MESSAGE_SECONDS):
-                first = await context.read()
-        except TimeoutError:
-            raise InvalidRequestError(
-                f"start: nothing came within {FIRST_MESSAGE_SECONDS:g} seconds"
-            ) from None
-        if first is END or first.WhichOneof("message") != "start":
-            raise InvalidRequestError("start: the first message of the stream must be it")
-        execution = self._find_or_begin(first.start, context)
-        execution.attached += 1
-        listener = asyncio.ensure_future(_listen(context, execution))
-        try:
-            await _speak(context, execution, first.start.last_event)
-            # The client ends the stream: ended here, answers that it still writes would break it.
-            await asyncio.wait([listener], timeout=1.0)
+            while (start := await conversation.next_start()) is not None:
+                execution = self._find_or_begin(start, context)
+                execution.attached += 1
+                try:
+                    await conversation.follow(execution, start.last_event)
+                finally:
+                    execution.attached -= 1
+                    self._runs.watch_for_return(execution)
         finally:
-            listener.cancel()
-            execution.attached -= 1
-            self._runs.watch_for_return(execution)
+            self._conversations.discard(conversation)
+            conversation.close()
 
     def _find_or_begin(self, start: pb.Start, context: Context) -> Execution:
         owner, variables = self._owner(context, start.context)
@@ -298,35 +290,3 @@ async def _serve(context: Context, work: Callable[[], Awaitable[T]]) -> T:
     async with _answering(context):
         return await work()
     raise AssertionError("abort raises")
-
-
-async def _speak(context: Context, execution: Execution, last_event: int) -> None:
-    """Send an execution's events, from after the last one the caller has, to its end."""
-    if last_event > len(execution.events):
-        raise InvalidRequestError(f"last_event: there are {len(execution.events)} events, not {last_event:,}")
-    for event in execution.unanswered(last_event):
-        await context.write(event)
-    number = last_event
-    while not (execution.finished and number == len(execution.events)):
-        await execution.wait_for_event(number)
-        # One message for all that is there: each costs the same, however much it carries.
-        events = execution.events_after(number, MAX_BATCH_BYTES)
-        number = events[-1].number
-        await context.write(events[0] if len(events) == 1 else pb.ExecuteEvent(batch=events))
-
-
-async def _listen(context: Context, execution: Execution) -> None:
-    """Hand what the caller says to its execution."""
-    with suppress(asyncio.CancelledError, grpc.aio.BaseError, grpc.aio.UsageError):
-        while (request := await context.read()) is not END:
-            kind = request.WhichOneof("message")
-            if kind == "tool_answer":
-                execution.answer_tool(request.tool_answer)
-            elif kind == "schema_answer":
-                execution.answer_schema(request.schema_answer)
-            elif kind == "input_answer":
-                execution.answer_input(request.input_answer)
-            elif kind == "interrupt":
-                execution.interrupt()
-            elif kind == "cancel":
-                execution.cancel("the caller cancelled it")

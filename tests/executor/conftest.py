@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import json
 import secrets
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 import sysconfig
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,6 +109,39 @@ def dial() -> Iterator[MakeRawClient]:
     yield make
     for one in made:
         one.close()
+
+
+ServeHere = Callable[..., None]
+
+
+@pytest.fixture
+def serve_here(tmp_path: Path) -> ServeHere:
+    """Serve an executor on a thread of this process, and call a test with its address and key."""
+    from codemode_executor.auth import Authenticator
+    from codemode_executor.config import ExecutorConfig
+    from codemode_executor.server import running
+
+    def serve_here(test: Callable[[str, str], None], **settings: Any) -> None:
+        ready, done = threading.Event(), threading.Event()
+        key = "a-key-of-these-tests-alone"
+        config = ExecutorConfig(listen=f"unix:{tmp_path / 'executor.sock'}", backend="bubblewrap", **settings)
+
+        async def serve() -> None:
+            async with running(config, Authenticator({"tests": key})):
+                ready.set()
+                await asyncio.to_thread(done.wait, 60)
+
+        thread = threading.Thread(target=asyncio.run, args=(serve(),))
+        thread.start()
+        try:
+            assert ready.wait(20)
+            test(config.listen, key)
+        finally:
+            done.set()
+            thread.join(20)
+        assert not thread.is_alive()
+
+    return serve_here
 
 
 @pytest.fixture

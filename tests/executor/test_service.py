@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -20,7 +19,7 @@ from codemode.errors import ExecutorConnectionError, LimitExceededError
 if TYPE_CHECKING:
     from codemode.local import LocalExecutor
     from tests.conftest import MakeClient, MakeExecutor
-    from tests.executor.conftest import MakeRawClient, RawClient
+    from tests.executor.conftest import MakeRawClient, RawClient, ServeHere
 
 SERVICE = "codemode.v1.Executor"
 
@@ -170,36 +169,10 @@ def test_those_who_gave_up_waiting_leave_the_queue(start_executor: MakeExecutor,
 # --- what only an executor in this process shows --------------------------------------------------------
 
 
-def in_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, test: Any, **settings: Any) -> None:
-    """Serve an executor on a thread of its own, and run a test with a client of it."""
-    from codemode_executor.auth import Authenticator
-    from codemode_executor.config import ExecutorConfig
-    from codemode_executor.server import running
-
-    ready, done = threading.Event(), threading.Event()
-    key = "a-key-of-these-tests-alone"
-    config = ExecutorConfig(listen=f"unix:{tmp_path / 'executor.sock'}", backend="bubblewrap", **settings)
-
-    async def serve() -> None:
-        async with running(config, Authenticator({"tests": key})):
-            ready.set()
-            await asyncio.to_thread(done.wait, 60)
-
-    thread = threading.Thread(target=asyncio.run, args=(serve(),))
-    thread.start()
-    try:
-        assert ready.wait(20)
-        test(config.listen, key)
-    finally:
-        done.set()
-        thread.join(20)
-    assert not thread.is_alive()
-
-
 def test_a_client_that_says_nothing_is_sent_away(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, dial: MakeRawClient
+    monkeypatch: pytest.MonkeyPatch, serve_here: ServeHere, dial: MakeRawClient
 ) -> None:
-    monkeypatch.setattr("codemode_executor.service.FIRST_MESSAGE_SECONDS", 0.3)
+    monkeypatch.setattr("codemode_executor.conversation.FIRST_MESSAGE_SECONDS", 0.3)
 
     def test(url: str, key: str) -> None:
         raw = dial(url, key)
@@ -217,11 +190,11 @@ def test_a_client_that_says_nothing_is_sent_away(
         assert time.monotonic() - began < 5
         silent.set()
 
-    in_process(monkeypatch, tmp_path, test, warm=0)
+    serve_here(test, warm=0)
 
 
 def test_a_machine_that_cannot_start_a_sandbox_now_is_told_from_one_that_cannot_be_reached(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, dial: MakeRawClient
+    monkeypatch: pytest.MonkeyPatch, serve_here: ServeHere, dial: MakeRawClient
 ) -> None:
     from codemode_executor.backends.bubblewrap import BubblewrapBackend
     from codemode_executor.errors import BackendError
@@ -249,4 +222,4 @@ def test_a_machine_that_cannot_start_a_sandbox_now_is_told_from_one_that_cannot_
         ready = dial(url, key).call("Ready", pb.ReadyRequest())
         assert (ready.ready, ready.reason) == (False, "the kernel said no")
 
-    in_process(monkeypatch, tmp_path, test, warm=0)
+    serve_here(test, warm=0)

@@ -88,6 +88,7 @@ class ExecutorServicer:
         """One execution of one piece of code. The first request is `start`; the
         stream then carries tool calls up and their answers down until `finished`.
         Opening it again with the same execution_id attaches to the execution.
+        After `finished` the caller ends the stream, or sends another `start`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -40,6 +40,7 @@ class ExecutorStub:
     """One execution of one piece of code. The first request is `start`; the
     stream then carries tool calls up and their answers down until `finished`.
     Opening it again with the same execution_id attaches to the execution.
+    After `finished` the caller ends the stream, or sends another `start`.
     """
     OpenSession: _grpc.UnaryUnaryMultiCallable[_executor_pb2.OpenSessionRequest, _executor_pb2.Session]
     """Sessions: interpreters that keep their variables between executions."""
@@ -61,6 +62,7 @@ class ExecutorAsyncStub(ExecutorStub):
     """One execution of one piece of code. The first request is `start`; the
     stream then carries tool calls up and their answers down until `finished`.
     Opening it again with the same execution_id attaches to the execution.
+    After `finished` the caller ends the stream, or sends another `start`.
     """
     OpenSession: _aio.UnaryUnaryMultiCallable[_executor_pb2.OpenSessionRequest, _executor_pb2.Session]  # type: ignore[assignment]
     """Sessions: interpreters that keep their variables between executions."""
@@ -85,6 +87,7 @@ class ExecutorServicer(metaclass=_abc_1.ABCMeta):
         """One execution of one piece of code. The first request is `start`; the
         stream then carries tool calls up and their answers down until `finished`.
         Opening it again with the same execution_id attaches to the execution.
+        After `finished` the caller ends the stream, or sends another `start`.
         """
 
     @_abc_1.abstractmethod
