@@ -150,6 +150,7 @@ class Execution:
             "config": config,
             "input": start.allow_input,
             "silent": start.silent,
+            "alone": not self.has_session,
             "result_bytes": self.limits.result_bytes,
         }
         sandbox.link.send(

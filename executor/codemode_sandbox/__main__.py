@@ -24,7 +24,11 @@ def main() -> None:
     os.environ.update(settings.environment)
 
     # Everything a fork will need is loaded before it.
-    from codemode_sandbox import prefault
+    from codemode_sandbox import fork_hooks, prefault
+
+    with fork_hooks.put_off():
+        import_module("logging")
+        import_module("IPython.core.history")
     from codemode_sandbox.files import serve_files
     from codemode_sandbox.frames import INTERPRETER_CHANNEL
     from codemode_sandbox.interpreter import Interpreter
@@ -43,6 +47,7 @@ def main() -> None:
     if channel is None:
         return
     if channel == INTERPRETER_CHANNEL:
+        fork_hooks.restore()
         interpreter.serve(hot)
     else:
         serve_files(settings.work)

@@ -51,13 +51,13 @@ class Channel:
         self._main_sends = False
         self._interrupted = False
         self._held = b""
-        # A forked process must not write into the middle of its parent's messages.
-        os.register_at_fork(after_in_child=self._disown)
 
     def open(self, sock: socket.socket) -> None:
         """Use `sock`, in this process."""
         self._sock = sock
         self._owner = os.getpid()
+        # A forked process must not write into the middle of its parent's messages.
+        os.register_at_fork(after_in_child=self._disown)
 
     @property
     def owned(self) -> bool:

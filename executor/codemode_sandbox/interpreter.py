@@ -13,7 +13,7 @@ from array import array
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from codemode_sandbox import errors, prefault, reserve
+from codemode_sandbox import errors, prefault, quick_cell, reserve
 from codemode_sandbox.channel import Channel
 from codemode_sandbox.frames import Message, MessageKind
 from codemode_sandbox.loop import CellLoop
@@ -60,7 +60,7 @@ class Interpreter:
         """Run a cell as it will be run, in a process that is thrown away."""
         ours, _theirs = socket.socketpair()
         self._open(ours)
-        self._execute(Message(MessageKind.EXECUTE, {}, b"1+1"))
+        self._execute(Message(MessageKind.EXECUTE, {"alone": True}, b"1+1"))
 
     def _open(self, sock: socket.socket) -> None:
         self._channel.open(sock)
@@ -102,7 +102,7 @@ class Interpreter:
         self._input.allowed = bool(head.get("input"))
         shell.captured_error, shell.traceback_lines = None, []
         count = shell.execution_count
-        silent = bool(head.get("silent"))
+        silent, alone = bool(head.get("silent")), bool(head.get("alone"))
         limit = int(head.get("result_bytes", 1 << 20))
 
         earlier = EarlierResult(shell.user_ns, code)
@@ -111,7 +111,9 @@ class Interpreter:
         self._running = True
         reserve.hold()
         try:
-            outcome = shell.run_cell(code, store_history=not silent, silent=silent)
+            outcome = quick_cell.run(shell, code) if alone and not silent else None
+            if outcome is None:
+                outcome = shell.run_cell(code, store_history=not silent, silent=silent)
             error = outcome.error_before_exec or outcome.error_in_exec
             answer = earlier.answer(outcome.result)
             if error is None and answer is not None:

@@ -1,9 +1,9 @@
 """Processes that a supervisor forks, and the end of all processes of a sandbox."""
 
-import fcntl
 import gc
 import os
 import resource
+import select
 import signal
 import socket
 import sys
@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from codemode_sandbox import linux
 from codemode_sandbox.settings import Settings
@@ -20,12 +19,6 @@ CHANNEL_DESCRIPTOR = 3
 _MAX_DESCRIPTORS = os.sysconf("SC_OPEN_MAX")
 # Of Linux's resource limits; the module names only some.
 _RESOURCES = 16
-
-
-class Closeable(Protocol):
-    """Something with a descriptor."""
-
-    def close(self) -> None: ...  # noqa: D102
 
 
 @dataclass(slots=True)
@@ -58,14 +51,28 @@ class Child:
                 os.close(descriptor)
 
 
-def fork_child(channel: int, settings: Settings, ours_alone: Iterable[Closeable] = ()) -> Child | None:
+def reserve_descriptors() -> int:
+    """Open the null device, at a number above those that a forked process has, and let none of these be free.
+
+    What is opened later has a higher number, so that a fork can copy it to its place at once.
+    """
+    while (null := os.open(os.devnull, os.O_RDONLY)) <= CHANNEL_DESCRIPTOR:
+        pass
+    return null
+
+
+def fork_child(
+    channel: int, settings: Settings, null: int, epoll: select.epoll, others: Iterable[socket.socket]
+) -> Child | None:
     """Fork a process with a channel of its own; returns None in that process.
 
     Args:
         channel: Number of the channel.
         settings: Settings of the sandbox.
-        ours_alone: What the new process closes first. Closing the bare
-            descriptors would not do: finalizers would close the same numbers
+        null: What `reserve_descriptors` returned.
+        epoll: The supervisor's, which the new process closes.
+        others: The supervisor's ends of other channels, which it closes too. Closing
+            the bare descriptors would not do: finalizers would close the same numbers
             again, by then perhaps a file of the user's.
 
     In the new process every descriptor but 0 (empty), 1 and 2 (pipes to the
@@ -82,9 +89,11 @@ def fork_child(channel: int, settings: Settings, ours_alone: Iterable[Closeable]
         theirs.close()
         raise
     if pid == 0:
-        for inherited in (ours, *ours_alone):
-            inherited.close()
-        _become_child(theirs.detach(), (pipes[0][1], pipes[1][1]), settings)
+        epoll.close()
+        for inherited in (ours, *others):
+            # Closed with all the others below; this is less to do than `close`.
+            inherited.detach()
+        _become_child((null, pipes[0][1], pipes[1][1], theirs.detach()), settings)
         return None
     theirs.close()
     for reading, writing in pipes:
@@ -94,14 +103,11 @@ def fork_child(channel: int, settings: Settings, ours_alone: Iterable[Closeable]
     return Child(channel, pid, os.pidfd_open(pid), ours, (pipes[0][0], pipes[1][0]))
 
 
-def _become_child(channel: int, output: tuple[int, int], settings: Settings) -> None:
+def _become_child(descriptors: tuple[int, ...], settings: Settings) -> None:
     # Everything here is done for every stateless execution. What a fork inherits (environment, limits,
     # the seed of `random`, which the standard library renews itself) is not done again.
     #
-    # Above the target numbers first, so that no dup2 closes a source.
-    sources = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, 16) for descriptor in (*output, channel)]
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    for target, source in zip((1, 2, CHANNEL_DESCRIPTOR), sources, strict=True):
+    for target, source in enumerate(descriptors):
         os.dup2(source, target)
     os.closerange(CHANNEL_DESCRIPTOR + 1, _MAX_DESCRIPTORS)
     os.setsid()

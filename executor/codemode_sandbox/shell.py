@@ -15,8 +15,10 @@ import signal
 import subprocess
 import sys
 import warnings
+from types import TracebackType
 from typing import Any
 
+from IPython.core import interactiveshell
 from IPython.core.displayhook import DisplayHook
 from IPython.core.displaypub import DisplayPublisher
 from IPython.core.formatters import DisplayFormatter
@@ -24,7 +26,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.lib import pretty
 from traitlets.config import Config
 
-from codemode_sandbox import errors, reserve
+from codemode_sandbox import errors, quick_cell, reserve
 from codemode_sandbox.channel import Channel
 from codemode_sandbox.frames import MessageKind
 from codemode_sandbox.tools import ToolProxy
@@ -199,6 +201,7 @@ class SandboxShell(InteractiveShell):
     def _structured(self, error: BaseException, tb_offset: int | None) -> list[str]:
         if isinstance(error, BaseExceptionGroup):
             # IPython's formatter does not know exception groups.
+            error.__traceback__ = _below_ipython(error.__traceback__)
             return errors.plain_traceback(error).splitlines()
         if isinstance(error, SyntaxError) and not _from_cell(error):
             lines: list[str] = self.SyntaxTB.structured_traceback(type(error), error, None)
@@ -229,6 +232,12 @@ class SandboxShell(InteractiveShell):
     def connect(self, channel: Channel) -> None:
         """Send displays over `channel` from now on."""
         self.display_pub.channel = channel
+
+
+def _below_ipython(tb: TracebackType | None) -> TracebackType | None:
+    while tb is not None and tb.tb_frame.f_code.co_filename == interactiveshell.__file__:
+        tb = tb.tb_next
+    return tb
 
 
 def _from_cell(error: SyntaxError) -> bool:
@@ -291,6 +300,7 @@ def _warm_up(shell: SandboxShell) -> None:
     """Run cells of our own, so that no fork pays for what IPython and Python do once."""
     shell.display_pub.channel = _Nowhere()
     for cell in ("1+1", "%precision", "1/0"):
+        quick_cell.run(shell, cell)
         shell.run_cell(cell, store_history=True)
     shell.captured_error, shell.traceback_lines = None, []
     shell.reset(new_session=True)

@@ -49,6 +49,7 @@ class Supervisor:
         self._settings = settings
         self._started = started
         self._reader = LinkReader()
+        self._null = processes.reserve_descriptors()
         self._epoll = select.epoll()
         self._round_due = 0.0
         self._children: dict[int, Child] = {}
@@ -202,7 +203,7 @@ class Supervisor:
 
     def _fork(self, channel: int) -> bool:
         others = [child.sock for child in self._children.values()]
-        child = processes.fork_child(channel, self._settings, [self._epoll, *others])
+        child = processes.fork_child(channel, self._settings, self._null, self._epoll, others)
         if child is None:
             return True
         self._children[channel] = child

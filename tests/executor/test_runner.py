@@ -370,6 +370,23 @@ def test_a_forked_process_that_comes_out_of_the_cell_ends_there(runner: Runner) 
     assert "ValueError: in the child" in raised.printed("stderr")
 
 
+def test_a_forked_process_has_random_numbers_of_its_own_as_in_any_python(runner: Runner) -> None:
+    code = """
+import os, random
+reading, writing = os.pipe()
+if (pid := os.fork()) == 0:
+    os.write(writing, repr(random.random()).encode())
+    os._exit(0)
+os.waitpid(pid, 0)
+result = [os.read(reading, 100).decode(), repr(random.random())]
+"""
+    numbers = []
+    for _ in range(3):
+        numbers += runner.run(code, alone=True).value
+        assert runner.reset()
+    assert len(set(numbers)) == 6
+
+
 def test_a_forked_process_cannot_speak_for_the_interpreter(runner: Runner) -> None:
     code = """
 import os
