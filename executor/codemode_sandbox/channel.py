@@ -119,9 +119,9 @@ class Channel:
         """Descriptor that becomes readable with the next command; None when a thread reads it."""
         return self._sock.fileno() if self._thread is None and not self._received else None
 
-    def has_command(self) -> bool:
-        """Whether something can be read without waiting."""
-        return bool(self._received) or bool(select.select([self._sock], [], [], 0)[0])
+    def has_command(self, seconds: float = 0) -> bool:
+        """Whether something can be read, within a time."""
+        return bool(self._received) or bool(select.select([self._sock], [], [], seconds)[0])
 
     def _receive(self) -> bool:
         try:
