@@ -19,6 +19,7 @@ class Settings:
         font_cache: Directory with matplotlib's list of fonts, linked into every new home; or empty.
         memory_bytes: Bound on the sum over all processes, watched here; None where a control group does it.
         tmp_inodes: Bound on files and directories in `/tmp`, watched here; None where the mount does it.
+        link: Unix socket to the executor, used instead of descriptors 0 and 1 if it can be; or empty.
     """
 
     site: tuple[str, ...] = ()
@@ -31,6 +32,7 @@ class Settings:
     font_cache: str = ""
     memory_bytes: int | None = None
     tmp_inodes: int | None = None
+    link: str = ""
 
     def to_json(self) -> str:
         """Encode for the command line of a sandbox. Never put a secret here: `ps` shows it."""

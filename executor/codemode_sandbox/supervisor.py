@@ -49,6 +49,7 @@ class Supervisor:
         self._settings = settings
         self._started = started
         self._reader = LinkReader()
+        self._met = _meet(settings.link)
         self._null = processes.reserve_descriptors()
         self._epoll = select.epoll()
         self._round_due = 0.0
@@ -155,6 +156,7 @@ class Supervisor:
         return {
             "python": platform.python_version(),
             "pid": os.getpid(),
+            "link": "socket" if self._met else "stream",
             "boot_ms": round((time.monotonic() - self._started) * 1000, 1),
             "seccomp": status.get("Seccomp", "0").strip(),
             "no_new_privileges": status.get("NoNewPrivs", "0").strip(),
@@ -348,6 +350,16 @@ class Supervisor:
         if self._by_descriptor.pop(descriptor, None) is not None:
             with suppress(OSError):
                 self._epoll.unregister(descriptor)
+
+
+def _meet(path: str) -> bool:
+    """Put a connection to the executor's socket in the place of descriptors 0 and 1, if it can be had."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        if not path or connection.connect_ex(path) != 0:
+            return False
+        for descriptor in (LINK_IN, LINK_OUT):
+            os.dup2(connection.fileno(), descriptor)
+    return True
 
 
 def _write_all(data: bytes) -> None:

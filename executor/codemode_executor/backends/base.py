@@ -95,6 +95,7 @@ def settings_for(
     *,
     limit_processes: bool = False,
     watch: bool = False,
+    link: str = "",
 ) -> Settings:
     """What a sandbox is told at its start.
 
@@ -104,6 +105,7 @@ def settings_for(
         preload: Modules to load before any code arrives.
         limit_processes: Bound the processes by a resource limit, where the backend has nothing better.
         watch: Have the supervisor watch memory and inodes, where the kernel does not.
+        link: Unix socket in the sandbox that reaches the executor, if there may be one.
     """
     threads = str(max(1, math.ceil(limits.cpus)))
     environment = {
@@ -140,4 +142,5 @@ def settings_for(
         font_cache=places.font_cache,
         memory_bytes=limits.memory_bytes if watch else None,
         tmp_inodes=limits.tmp_inodes if watch else None,
+        link=link,
     )

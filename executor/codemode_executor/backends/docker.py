@@ -7,6 +7,7 @@ import secrets
 import socket
 import ssl
 import struct
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -28,6 +29,7 @@ from codemode_executor.backends.base import (
     settings_for,
 )
 from codemode_executor.backends.docker_stream import as_socket
+from codemode_executor.backends.rendezvous import INSIDE, MeetingPoint, Rendezvous
 from codemode_executor.errors import BackendError, SandboxDiedError
 from codemode_executor.limits import SandboxLimits
 from codemode_executor.link import SandboxLink
@@ -49,12 +51,23 @@ class _Demultiplexer(asyncio.Protocol):
     """
 
     def __init__(self, link: SandboxLink) -> None:
-        self._link = link
+        self._link: SandboxLink | None = link
+        self._transport: asyncio.BaseTransport | None = None
         self._buffer = bytearray()
         self.stderr = bytearray()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._link.connection_made(transport)
+        self._transport = transport
+        if self._link is not None:
+            self._link.connection_made(transport)
+
+    def detach(self) -> None:
+        """Keep the link out of what becomes of the stream: it has a better way."""
+        self._link = None
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
@@ -67,14 +80,16 @@ class _Demultiplexer(asyncio.Protocol):
             payload = bytes(memoryview(self._buffer)[begin : begin + length])
             start = begin + length
             if stream == _STDOUT:
-                self._link.data_received(payload)
+                if self._link is not None:
+                    self._link.data_received(payload)
             else:
                 self.stderr += payload
                 del self.stderr[:-4000]
         del self._buffer[:start]
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._link.connection_lost(exc)
+        if self._link is not None:
+            self._link.connection_lost(exc)
 
 
 class DockerSandbox(Sandbox):
@@ -122,6 +137,9 @@ class DockerBackend(Backend):
         # The engine starts few containers at once any faster than one after the other.
         self._threads = ThreadPoolExecutor(8, "docker")
         self._lease = liveness.Lease()
+        # How the package calls an engine behind a Unix socket.
+        local = sys.platform == "linux" and client.api.base_url.startswith("http+docker://localhost")
+        self._rendezvous = Rendezvous() if local else None
 
     async def _call(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(
@@ -130,19 +148,22 @@ class DockerBackend(Backend):
 
     async def start(self, limits: SandboxLimits) -> Sandbox:  # noqa: D102 - as in Backend
         container = ""
+        meeting = self._rendezvous.open() if self._rendezvous is not None else None
         try:
-            container, sock = await self._create_for_good(limits)
+            container, sock = await self._create_for_good(limits, meeting)
             link = SandboxLink()
-            demultiplexer = _Demultiplexer(link)
-            await asyncio.get_running_loop().create_connection(lambda: demultiplexer, sock=sock)
+            attached = _Demultiplexer(link)
+            await asyncio.get_running_loop().create_connection(lambda: attached, sock=sock)
             sandbox = DockerSandbox(container, limits, link, self)
             await self._call(self._api.start, container)
             try:
                 # Not `wait_for`: in Python 3.11 it loses a cancellation that comes with the result.
                 async with asyncio.timeout(BOOT_SECONDS):
+                    if meeting is not None:
+                        await _meet(meeting, link, attached)
                     sandbox.boot = await link.ready
             except (SandboxDiedError, TimeoutError):
-                said = demultiplexer.stderr.decode("utf-8", "replace").strip()
+                said = attached.stderr.decode("utf-8", "replace").strip()
                 await sandbox.kill()
                 raise BackendError(
                     f"the sandbox image {self.image} started but its runner did not: "
@@ -156,11 +177,16 @@ class DockerBackend(Backend):
             if container:
                 await self.remove(container)
             raise BackendError(explain(error, self.image)) from error
+        finally:
+            if meeting is not None:
+                meeting.close()
         return sandbox
 
-    async def _create_for_good(self, limits: SandboxLimits) -> tuple[str, socket.socket]:
+    async def _create_for_good(
+        self, limits: SandboxLimits, meeting: MeetingPoint | None
+    ) -> tuple[str, socket.socket]:
         """Create a container and attach to it; a cancellation waits for the engine and removes it again."""
-        creating = asyncio.ensure_future(self._call(self._create, limits))
+        creating = asyncio.ensure_future(self._call(self._create_at, limits, meeting))
         try:
             return await asyncio.shield(creating)
         except asyncio.CancelledError:
@@ -170,14 +196,24 @@ class DockerBackend(Backend):
                 await self.remove(container)
             raise
 
-    def _create(self, limits: SandboxLimits) -> tuple[str, socket.socket]:
+    def _create_at(self, limits: SandboxLimits, meeting: MeetingPoint | None) -> tuple[str, socket.socket]:
+        try:
+            return self._create(limits, meeting)
+        except docker.errors.APIError as error:
+            if meeting is None or "bind source path" not in str(error):
+                raise
+            # The engine does not see this machine's files.
+            self._rendezvous = None
+            return self._create(limits, None)
+
+    def _create(self, limits: SandboxLimits, meeting: MeetingPoint | None) -> tuple[str, socket.socket]:
         places = Places(
             path="/opt/codemode/venv/bin:/usr/local/bin:/usr/bin:/bin",
             site=(),
             font_cache="/opt/codemode/font-cache",
             package_hint="Add it to the image: codemode-executor image build --requirements FILE.",
         )
-        settings = settings_for(limits, places, self._preload)
+        settings = settings_for(limits, places, self._preload, link="" if meeting is None else INSIDE)
         tmp = f"rw,noexec,nosuid,nodev,size={limits.tmp_bytes},nr_inodes={limits.tmp_inodes},mode=1777"
         container: str = self._api.create_container(
             self.image,
@@ -204,6 +240,9 @@ class DockerBackend(Backend):
                 pids_limit=limits.processes,
                 shm_size=SHM_BYTES,
                 tmpfs={"/tmp": tmp},  # noqa: S108 - inside the sandbox
+                mounts=[]
+                if meeting is None
+                else [docker.types.Mount(INSIDE, str(meeting.path), type="bind", read_only=True)],
                 ulimits=[
                     docker.types.Ulimit(name="core", soft=0, hard=0),
                     docker.types.Ulimit(name="nofile", soft=limits.open_files, hard=limits.open_files),
@@ -259,7 +298,24 @@ class DockerBackend(Backend):
 
     async def close(self) -> None:  # noqa: D102
         self._lease.release()
+        if self._rendezvous is not None:
+            self._rendezvous.close()
         self._threads.shutdown(wait=False)
+
+
+async def _meet(meeting: MeetingPoint, link: SandboxLink, attached: _Demultiplexer) -> None:
+    """Connect the link to whichever comes first: the supervisor's connection, or its word over the stream."""
+    accepting = asyncio.ensure_future(meeting.accept())
+    try:
+        either: list[asyncio.Future[Any]] = [accepting, link.ready]
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if accepting.done():
+            attached.detach()
+            await asyncio.get_running_loop().create_connection(lambda: link, sock=accepting.result())
+            await link.ready
+            attached.close()
+    finally:
+        accepting.cancel()
 
 
 def explain(error: BaseException, image: str) -> str:

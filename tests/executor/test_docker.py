@@ -1,24 +1,26 @@
-"""What a killed executor leaves in a Docker Engine is gone by the time that the next one works.
-
-One that ends in peace leaves nothing.
-"""
+"""A Docker Engine as a backend: what is left behind, which is nothing, and the way to a container."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import docker
 import docker.errors
 import pytest
+from codemode_executor.backends.base import settings_for
 from codemode_executor.backends.docker import LABEL, DockerBackend
+from codemode_executor.backends.rendezvous import MeetingPoint
 from codemode_executor.image import find_image
 from codemode_executor.limits import SandboxLimits
+from codemode_sandbox.settings import Settings
 
 from codemode.errors import ExecutorConnectionError
 from codemode.local import LocalExecutor
@@ -152,3 +154,80 @@ def test_a_sandbox_given_up_while_it_starts_leaves_no_container(
             await backend.close()
 
     asyncio.run(give_up_at_many_moments())
+
+
+# --- the way to a container -----------------------------------------------------------------------------
+
+
+def start_one(engine: docker.DockerClient, change: Callable[[DockerBackend], None]) -> dict[str, object]:
+    """Start a sandbox with a backend that was changed first; returns what its supervisor said of itself."""
+
+    async def start() -> dict[str, object]:
+        backend = DockerBackend(engine, find_image(engine) or "", runtime="", preload=())
+        try:
+            change(backend)
+            sandbox = await backend.start(SandboxLimits())
+            clean = await sandbox.link.reset()
+            await sandbox.kill()
+            assert clean
+            return sandbox.boot
+        finally:
+            await backend.close()
+
+    return asyncio.run(start())
+
+
+def test_a_container_is_met_at_a_socket_where_nobody_listens_any_more(engine: docker.DockerClient) -> None:
+    folders: list[Path] = []
+
+    def look(backend: DockerBackend) -> None:
+        assert backend._rendezvous is not None
+        folders.append(backend._rendezvous._folder)
+        assert folders[0].stat().st_mode & 0o777 == 0o700
+
+    assert start_one(engine, look)["link"] == "socket"
+    assert not folders[0].exists()
+
+
+def test_a_container_that_cannot_connect_is_spoken_to_over_the_engine(
+    engine: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As when its machine's security module forbids it.
+    monkeypatch.setattr("codemode_executor.backends.docker.INSIDE", "/run/elsewhere")
+    monkeypatch.setattr("codemode_executor.backends.docker.settings_for", no_such_link)
+    assert start_one(engine, lambda backend: None)["link"] == "stream"
+
+
+def no_such_link(*args: object, link: str = "", **kwargs: object) -> Settings:
+    return settings_for(*args, link="/run/nothing-here", **kwargs)  # type: ignore[arg-type]
+
+
+def test_an_engine_that_sees_other_files_is_spoken_to_over_its_stream(
+    engine: docker.DockerClient, tmp_path: Path
+) -> None:
+    def move(backend: DockerBackend) -> None:
+        assert backend._rendezvous is not None
+        real = backend._rendezvous.open
+
+        def elsewhere() -> MeetingPoint:
+            point = real()
+            point.path = tmp_path / "not on that machine"
+            return point
+
+        backend._rendezvous.open = elsewhere  # type: ignore[method-assign]
+
+    assert start_one(engine, move)["link"] == "stream"
+
+
+def test_what_a_killed_executor_left_of_its_sockets_is_removed_by_the_next(
+    engine: docker.DockerClient,
+) -> None:
+    killed = LocalExecutor("docker", warm=0)
+    folder = Path(tempfile.gettempdir())
+    left = list(folder.glob(f"codemode-link-{killed.pid}-*"))
+    assert len(left) == 1
+    os.kill(killed.pid, signal.SIGKILL)
+    killed._process.wait(10)
+    LocalExecutor("docker", warm=0).close()
+    assert not left[0].exists()
+    killed.close()
