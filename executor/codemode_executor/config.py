@@ -55,7 +55,7 @@ class ExecutorConfig(BaseSettings):
         120.0, gt=0, description="An owner's unused sandbox is removed after this."
     )
     session_idle_seconds: float = Field(3600.0, gt=0, description="An unused session is closed after this.")
-    sandbox_uses: int = Field(500, ge=1, description="Executions after which a sandbox is replaced.")
+    sandbox_uses: int = Field(5000, ge=1, description="Executions after which a sandbox is replaced.")
     max_queue: int = Field(256, ge=0, description="Executions that may wait for a sandbox.")
     max_queue_per_owner: int = Field(64, ge=0, description="The same for one owner.")
     isolation_keys: Names = Field(

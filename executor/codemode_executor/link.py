@@ -56,6 +56,7 @@ class SandboxLink(asyncio.Protocol):
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
         self.ready: asyncio.Future[dict[str, Any]] = loop.create_future()
+        self.listening: asyncio.Future[None] = loop.create_future()
         self.closed: asyncio.Future[None] = loop.create_future()
         self._transport: asyncio.Transport | None = None
         self._reader = LinkReader()
@@ -153,6 +154,8 @@ class SandboxLink(asyncio.Protocol):
             waiting = self._resets.pop(words["token"], None)
             if waiting is not None and not waiting.done():
                 waiting.set_result(bool(words["clean"]))
+        elif frame.kind == LinkKind.LISTENING and not self.listening.done():
+            self.listening.set_result(None)
         elif frame.kind == LinkKind.READY and not self.ready.done():
             self.ready.set_result(json.loads(frame.payload))
 
@@ -175,6 +178,10 @@ class SandboxLink(asyncio.Protocol):
     def alive(self) -> bool:
         """Whether the stream is open."""
         return not self.closed.done()
+
+    def stay(self) -> None:
+        """Tell a supervisor that listens that nobody can come."""
+        self._write(pack_link(LinkKind.STAY))
 
     def attach(self, channel: int, user: ChannelUser) -> None:
         """Hand what comes from `channel` to `user` from now on."""

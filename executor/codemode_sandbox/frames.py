@@ -42,6 +42,8 @@ class LinkKind(IntEnum):
     """Fork a process that moves files, on the channel."""
     CLOSE = 5
     """The transfer on the channel is over: its process cleans up and ends."""
+    STAY = 6
+    """Nobody can come to where the supervisor listens: it goes on as it began."""
 
     READY = 16
     """The supervisor can take work. Payload: JSON about the interpreter."""
@@ -53,6 +55,8 @@ class LinkKind(IntEnum):
     """The process on the channel ended. Payload: JSON with the wait status and what killed it."""
     CLEAN = 20
     """A reset is done. Payload: JSON with the token and whether the sandbox can be used again."""
+    LISTENING = 21
+    """The supervisor waits at the place that its settings name, or for `STAY`."""
 
 
 class MessageKind(IntEnum):

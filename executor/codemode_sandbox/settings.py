@@ -19,7 +19,8 @@ class Settings:
         font_cache: Directory with matplotlib's list of fonts, linked into every new home; or empty.
         memory_bytes: Bound on the sum over all processes, watched here; None where a control group does it.
         tmp_inodes: Bound on files and directories in `/tmp`, watched here; None where the mount does it.
-        link: Unix socket to the executor, used instead of descriptors 0 and 1 if it can be; or empty.
+        meet_at: Where to listen for the executor, see `meeting`; or empty.
+        meet_uid: The user that the executor runs as.
     """
 
     site: tuple[str, ...] = ()
@@ -32,7 +33,8 @@ class Settings:
     font_cache: str = ""
     memory_bytes: int | None = None
     tmp_inodes: int | None = None
-    link: str = ""
+    meet_at: str = ""
+    meet_uid: int = 0
 
     def to_json(self) -> str:
         """Encode for the command line of a sandbox. Never put a secret here: `ps` shows it."""

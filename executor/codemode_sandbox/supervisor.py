@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from codemode_sandbox import linux, processes, watch, wipe
+from codemode_sandbox import linux, meeting, processes, watch, wipe
 from codemode_sandbox.frames import (
     INTERPRETER_CHANNEL,
     LinkFrame,
@@ -49,7 +49,8 @@ class Supervisor:
         self._settings = settings
         self._started = started
         self._reader = LinkReader()
-        self._met = _meet(settings.link)
+        # Before `_prepare`, which makes this process one that nobody can come to.
+        self._met = bool(settings.meet_at) and meeting.meet(settings.meet_at, settings.meet_uid)
         self._null = processes.reserve_descriptors()
         self._epoll = select.epoll()
         self._round_due = 0.0
@@ -156,7 +157,7 @@ class Supervisor:
         return {
             "python": platform.python_version(),
             "pid": os.getpid(),
-            "link": "socket" if self._met else "stream",
+            "link": "direct" if self._met else "stream",
             "boot_ms": round((time.monotonic() - self._started) * 1000, 1),
             "seccomp": status.get("Seccomp", "0").strip(),
             "no_new_privileges": status.get("NoNewPrivs", "0").strip(),
@@ -350,16 +351,6 @@ class Supervisor:
         if self._by_descriptor.pop(descriptor, None) is not None:
             with suppress(OSError):
                 self._epoll.unregister(descriptor)
-
-
-def _meet(path: str) -> bool:
-    """Put a connection to the executor's socket in the place of descriptors 0 and 1, if it can be had."""
-    with socket.socket(socket.AF_UNIX) as connection:
-        if not path or connection.connect_ex(path) != 0:
-            return False
-        for descriptor in (LINK_IN, LINK_OUT):
-            os.dup2(connection.fileno(), descriptor)
-    return True
 
 
 def _write_all(data: bytes) -> None:

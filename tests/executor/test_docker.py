@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import tempfile
+import socket
+import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -15,12 +16,9 @@ from typing import TYPE_CHECKING, NoReturn
 import docker
 import docker.errors
 import pytest
-from codemode_executor.backends.base import settings_for
-from codemode_executor.backends.docker import LABEL, DockerBackend
-from codemode_executor.backends.rendezvous import MeetingPoint
+from codemode_executor.backends.docker import LABEL, DockerBackend, _reach
 from codemode_executor.image import find_image
 from codemode_executor.limits import SandboxLimits
-from codemode_sandbox.settings import Settings
 
 from codemode.errors import ExecutorConnectionError
 from codemode.local import LocalExecutor
@@ -159,13 +157,12 @@ def test_a_sandbox_given_up_while_it_starts_leaves_no_container(
 # --- the way to a container -----------------------------------------------------------------------------
 
 
-def start_one(engine: docker.DockerClient, change: Callable[[DockerBackend], None]) -> dict[str, object]:
-    """Start a sandbox with a backend that was changed first; returns what its supervisor said of itself."""
+def boot_of_one(engine: docker.DockerClient) -> dict[str, object]:
+    """Start a sandbox and use it; returns what its supervisor said of itself."""
 
     async def start() -> dict[str, object]:
         backend = DockerBackend(engine, find_image(engine) or "", runtime="", preload=())
         try:
-            change(backend)
             sandbox = await backend.start(SandboxLimits())
             clean = await sandbox.link.reset()
             await sandbox.kill()
@@ -177,57 +174,58 @@ def start_one(engine: docker.DockerClient, change: Callable[[DockerBackend], Non
     return asyncio.run(start())
 
 
-def test_a_container_is_met_at_a_socket_where_nobody_listens_any_more(engine: docker.DockerClient) -> None:
-    folders: list[Path] = []
-
-    def look(backend: DockerBackend) -> None:
-        assert backend._rendezvous is not None
-        folders.append(backend._rendezvous._folder)
-        assert folders[0].stat().st_mode & 0o777 == 0o700
-
-    assert start_one(engine, look)["link"] == "socket"
-    assert not folders[0].exists()
+@pytest.mark.skipif(os.geteuid() != 0, reason="others may or may not go this way")
+def test_a_container_is_met_directly(engine: docker.DockerClient) -> None:
+    assert boot_of_one(engine)["link"] == "direct"
 
 
-def test_a_container_that_cannot_connect_is_spoken_to_over_the_engine(
+def test_a_container_that_cannot_be_reached_is_spoken_to_over_the_engine(
     engine: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # As when its machine's security module forbids it.
-    monkeypatch.setattr("codemode_executor.backends.docker.INSIDE", "/run/elsewhere")
-    monkeypatch.setattr("codemode_executor.backends.docker.settings_for", no_such_link)
-    assert start_one(engine, lambda backend: None)["link"] == "stream"
+    # As on a machine where the engine's processes are not to be seen.
+    monkeypatch.setattr("codemode_executor.backends.docker._reach", lambda pid: None)
+    assert boot_of_one(engine)["link"] == "stream"
 
 
-def no_such_link(*args: object, link: str = "", **kwargs: object) -> Settings:
-    return settings_for(*args, link="/run/nothing-here", **kwargs)  # type: ignore[arg-type]
-
-
-def test_an_engine_that_sees_other_files_is_spoken_to_over_its_stream(
-    engine: docker.DockerClient, tmp_path: Path
+def test_a_supervisor_that_does_not_welcome_this_user_is_spoken_to_over_the_engine(
+    engine: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def move(backend: DockerBackend) -> None:
-        assert backend._rendezvous is not None
-        real = backend._rendezvous.open
-
-        def elsewhere() -> MeetingPoint:
-            point = real()
-            point.path = tmp_path / "not on that machine"
-            return point
-
-        backend._rendezvous.open = elsewhere  # type: ignore[method-assign]
-
-    assert start_one(engine, move)["link"] == "stream"
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    ours.setblocking(False)
+    monkeypatch.setattr("codemode_executor.backends.docker._reach", lambda pid: ours)
+    assert boot_of_one(engine)["link"] == "stream"
 
 
-def test_what_a_killed_executor_left_of_its_sockets_is_removed_by_the_next(
-    engine: docker.DockerClient,
+def test_nothing_of_the_host_is_mounted(engine: docker.DockerClient, sandboxes: Sandboxes) -> None:
+    executor = LocalExecutor("docker", warm=1)
+    try:
+        deadline = time.monotonic() + 10
+        while not sandboxes.ours():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        (container,) = sandboxes.ours()
+        described = engine.api.inspect_container(container)
+        assert described["Mounts"] == []
+        assert not described["HostConfig"]["Binds"]
+    finally:
+        executor.close()
+
+
+def test_a_stranger_at_the_meeting_point_of_another_process_is_not_taken_for_a_supervisor(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    killed = LocalExecutor("docker", warm=0)
-    folder = Path(tempfile.gettempdir())
-    left = list(folder.glob(f"codemode-link-{killed.pid}-*"))
-    assert len(left) == 1
-    os.kill(killed.pid, signal.SIGKILL)
-    killed._process.wait(10)
-    LocalExecutor("docker", warm=0).close()
-    assert not left[0].exists()
-    killed.close()
+    monkeypatch.setattr("codemode_executor.backends.docker._MEETING_POINT", str(tmp_path / "link"))
+    other = subprocess.Popen(["sleep", "60"])
+    try:
+        with socket.socket(socket.AF_UNIX) as stranger:
+            stranger.bind(str(tmp_path / "link"))
+            stranger.listen(1)
+            assert _reach(other.pid) is None
+            # The same place, and the process itself.
+            reached = _reach(os.getpid())
+            assert reached is not None
+            reached.close()
+    finally:
+        other.kill()
+        other.wait()

@@ -36,7 +36,7 @@ NETWORK = {
     "a raw socket": "socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)",
     "a packet socket of old": "socket.socket(socket.AF_INET, 10, 3)",
     "a socket of the host's": "socket.socket(socket.AF_UNIX).connect('/var/run/docker.sock')",
-    "the executor's socket": "socket.socket(socket.AF_UNIX).connect('/run/codemode-link')",
+    "where its supervisor met the executor": "socket.socket(socket.AF_UNIX).connect('/tmp/.link')",
     "an abstract socket of the host's": r"socket.socket(socket.AF_UNIX).connect('\0/tmp/.X11-unix/X0')",
 }  # fmt: skip
 

@@ -1,6 +1,7 @@
 """What the executor asks of a backend, and what every sandbox is told."""
 
 import math
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -95,7 +96,7 @@ def settings_for(
     *,
     limit_processes: bool = False,
     watch: bool = False,
-    link: str = "",
+    meet_at: str = "",
 ) -> Settings:
     """What a sandbox is told at its start.
 
@@ -105,7 +106,7 @@ def settings_for(
         preload: Modules to load before any code arrives.
         limit_processes: Bound the processes by a resource limit, where the backend has nothing better.
         watch: Have the supervisor watch memory and inodes, where the kernel does not.
-        link: Unix socket in the sandbox that reaches the executor, if there may be one.
+        meet_at: Where in the sandbox the supervisor listens for this process, if that is worth a try.
     """
     threads = str(max(1, math.ceil(limits.cpus)))
     environment = {
@@ -142,5 +143,6 @@ def settings_for(
         font_cache=places.font_cache,
         memory_bytes=limits.memory_bytes if watch else None,
         tmp_inodes=limits.tmp_inodes if watch else None,
-        link=link,
+        meet_at=meet_at,
+        meet_uid=os.geteuid() if meet_at else 0,
     )

@@ -16,6 +16,7 @@ import docker
 import docker.errors
 import docker.types
 import requests.exceptions
+from codemode_sandbox.meeting import WELCOME
 
 from codemode_executor import seccomp
 from codemode_executor.backends import liveness
@@ -29,15 +30,18 @@ from codemode_executor.backends.base import (
     settings_for,
 )
 from codemode_executor.backends.docker_stream import as_socket
-from codemode_executor.backends.rendezvous import INSIDE, MeetingPoint, Rendezvous
 from codemode_executor.errors import BackendError, SandboxDiedError
 from codemode_executor.limits import SandboxLimits
 from codemode_executor.link import SandboxLink
 
 PYTHON = "/opt/codemode/venv/bin/python"
 LABEL = "codemode.sandbox"
+# Where a supervisor listens in its container, until it was met and before any foreign code runs there.
+_MEETING_POINT = "/tmp/.link"  # noqa: S108 - in the container
 _STREAM_HEADER = struct.Struct(">BxxxL")
 _STDOUT = 1
+# Process, user and group, as SO_PEERCRED has them.
+_CREDENTIALS = struct.Struct("=iII")
 
 T = TypeVar("T")
 _ENGINE_ERRORS = (docker.errors.DockerException, requests.exceptions.RequestException, OSError)
@@ -138,8 +142,7 @@ class DockerBackend(Backend):
         self._threads = ThreadPoolExecutor(8, "docker")
         self._lease = liveness.Lease()
         # How the package calls an engine behind a Unix socket.
-        local = sys.platform == "linux" and client.api.base_url.startswith("http+docker://localhost")
-        self._rendezvous = Rendezvous() if local else None
+        self._local = sys.platform == "linux" and client.api.base_url.startswith("http+docker://localhost")
 
     async def _call(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(
@@ -148,9 +151,8 @@ class DockerBackend(Backend):
 
     async def start(self, limits: SandboxLimits) -> Sandbox:  # noqa: D102 - as in Backend
         container = ""
-        meeting = self._rendezvous.open() if self._rendezvous is not None else None
         try:
-            container, sock = await self._create_for_good(limits, meeting)
+            container, sock = await self._create_for_good(limits)
             link = SandboxLink()
             attached = _Demultiplexer(link)
             await asyncio.get_running_loop().create_connection(lambda: attached, sock=sock)
@@ -159,8 +161,8 @@ class DockerBackend(Backend):
             try:
                 # Not `wait_for`: in Python 3.11 it loses a cancellation that comes with the result.
                 async with asyncio.timeout(BOOT_SECONDS):
-                    if meeting is not None:
-                        await _meet(meeting, link, attached)
+                    if self._local:
+                        await self._meet(container, link, attached)
                     sandbox.boot = await link.ready
             except (SandboxDiedError, TimeoutError):
                 said = attached.stderr.decode("utf-8", "replace").strip()
@@ -177,16 +179,11 @@ class DockerBackend(Backend):
             if container:
                 await self.remove(container)
             raise BackendError(explain(error, self.image)) from error
-        finally:
-            if meeting is not None:
-                meeting.close()
         return sandbox
 
-    async def _create_for_good(
-        self, limits: SandboxLimits, meeting: MeetingPoint | None
-    ) -> tuple[str, socket.socket]:
+    async def _create_for_good(self, limits: SandboxLimits) -> tuple[str, socket.socket]:
         """Create a container and attach to it; a cancellation waits for the engine and removes it again."""
-        creating = asyncio.ensure_future(self._call(self._create_at, limits, meeting))
+        creating = asyncio.ensure_future(self._call(self._create, limits))
         try:
             return await asyncio.shield(creating)
         except asyncio.CancelledError:
@@ -196,24 +193,35 @@ class DockerBackend(Backend):
                 await self.remove(container)
             raise
 
-    def _create_at(self, limits: SandboxLimits, meeting: MeetingPoint | None) -> tuple[str, socket.socket]:
-        try:
-            return self._create(limits, meeting)
-        except docker.errors.APIError as error:
-            if meeting is None or "bind source path" not in str(error):
-                raise
-            # The engine does not see this machine's files.
-            self._rendezvous = None
-            return self._create(limits, None)
+    async def _meet(self, container: str, link: SandboxLink, attached: _Demultiplexer) -> None:
+        """Connect the link to the supervisor itself, if it can be reached.
 
-    def _create(self, limits: SandboxLimits, meeting: MeetingPoint | None) -> tuple[str, socket.socket]:
+        Every byte of an attached stream passes through the engine and its shim,
+        which takes longer than many an execution.
+        """
+        state = (await self._call(self._api.inspect_container, container))["State"]
+        either: list[asyncio.Future[Any]] = [link.listening, link.ready]
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        direct = _reach(int(state["Pid"]))
+        # It lets nobody in whom it takes for another user, as in an engine with users of its own.
+        if direct is None or await asyncio.get_running_loop().sock_recv(direct, len(WELCOME)) != WELCOME:
+            if direct is not None:
+                direct.close()
+            link.stay()
+            return
+        attached.detach()
+        await asyncio.get_running_loop().create_connection(lambda: link, sock=direct)
+        await link.ready
+        attached.close()
+
+    def _create(self, limits: SandboxLimits) -> tuple[str, socket.socket]:
         places = Places(
             path="/opt/codemode/venv/bin:/usr/local/bin:/usr/bin:/bin",
             site=(),
             font_cache="/opt/codemode/font-cache",
             package_hint="Add it to the image: codemode-executor image build --requirements FILE.",
         )
-        settings = settings_for(limits, places, self._preload, link="" if meeting is None else INSIDE)
+        settings = settings_for(limits, places, self._preload, meet_at=_MEETING_POINT if self._local else "")
         tmp = f"rw,noexec,nosuid,nodev,size={limits.tmp_bytes},nr_inodes={limits.tmp_inodes},mode=1777"
         container: str = self._api.create_container(
             self.image,
@@ -240,9 +248,6 @@ class DockerBackend(Backend):
                 pids_limit=limits.processes,
                 shm_size=SHM_BYTES,
                 tmpfs={"/tmp": tmp},  # noqa: S108 - inside the sandbox
-                mounts=[]
-                if meeting is None
-                else [docker.types.Mount(INSIDE, str(meeting.path), type="bind", read_only=True)],
                 ulimits=[
                     docker.types.Ulimit(name="core", soft=0, hard=0),
                     docker.types.Ulimit(name="nofile", soft=limits.open_files, hard=limits.open_files),
@@ -298,24 +303,28 @@ class DockerBackend(Backend):
 
     async def close(self) -> None:  # noqa: D102
         self._lease.release()
-        if self._rendezvous is not None:
-            self._rendezvous.close()
         self._threads.shutdown(wait=False)
 
 
-async def _meet(meeting: MeetingPoint, link: SandboxLink, attached: _Demultiplexer) -> None:
-    """Connect the link to whichever comes first: the supervisor's connection, or its word over the stream."""
-    accepting = asyncio.ensure_future(meeting.accept())
-    try:
-        either: list[asyncio.Future[Any]] = [accepting, link.ready]
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        if accepting.done():
-            attached.detach()
-            await asyncio.get_running_loop().create_connection(lambda: link, sock=accepting.result())
-            await link.ready
-            attached.close()
-    finally:
-        accepting.cancel()
+def _reach(pid: int) -> socket.socket | None:
+    """Connect to the socket at which the supervisor of a container listens; None where that is not allowed.
+
+    The way leads through the file system that the container's first process has, so nothing of this machine
+    is mounted there. Root may go it, and on most machines the user whose number a sandbox's has. Where the
+    engine's processes are others than this machine's, the way leads nowhere.
+
+    Args:
+        pid: The container's first process.
+    """
+    direct = socket.socket(socket.AF_UNIX)
+    direct.setblocking(False)
+    if pid > 0 and direct.connect_ex(f"/proc/{pid}/root{_MEETING_POINT}") == 0:
+        credentials = direct.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        # Not somebody else, who listens at a place of that name on this machine.
+        if _CREDENTIALS.unpack(credentials)[0] == pid:
+            return direct
+    direct.close()
+    return None
 
 
 def explain(error: BaseException, image: str) -> str:
