@@ -19,8 +19,8 @@ def _machine() -> str:
 def _line(backend: str, row: Row) -> str:
     verdict = "" if row.reach is None else f"{row.reach:g} {'✓' if row.ratio <= row.reach else '✗'}"
     return (
-        f"| {row.what} | {backend} | {row.seconds * 1e3:.2f} ms "
-        f"| {row.floor}, {row.floor_seconds * 1e3:.2f} ms | {row.ratio:.2f} | {verdict} |"
+        f"| {row.what} | {backend} | {row.shown(row.measured)} "
+        f"| {row.floor}, {row.shown(row.floor_measured)} | {row.ratio:.2f} | {verdict} |"
     )
 
 

@@ -20,8 +20,8 @@ from jupyter_client.manager import start_new_kernel
 
 
 @contextmanager
-def ipykernel() -> Iterator[tuple[float, Callable[[], None]]]:
-    """An ordinary kernel: seconds to its first result, and a function that runs `1+1` in it."""
+def ipykernel() -> Iterator[tuple[float, Callable[[], None], int]]:
+    """An ordinary kernel: seconds to its first result, a function that runs `1+1` in it, and its process."""
     began = time.perf_counter()
     manager, client = start_new_kernel(kernel_name="python3", stderr=subprocess.DEVNULL)
 
@@ -40,7 +40,7 @@ def ipykernel() -> Iterator[tuple[float, Callable[[], None]]]:
     try:
         run()
         cold = time.perf_counter() - began
-        yield cold, run
+        yield cold, run, int(manager.provisioner.pid)  # type: ignore[union-attr]
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)

@@ -2,8 +2,10 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,22 +14,28 @@ class Row:
 
     Attributes:
         what: What was done.
-        seconds: Its median time; for a rate, seconds per piece.
+        measured: Its median time in seconds, for a rate per piece; or bytes of memory.
         floor: What it is compared with.
-        floor_seconds: The median time of that, measured in the same run.
+        floor_measured: The same of that, measured in the same run.
         reach: The highest ratio that is aimed at; None when it is only reported.
+        unit: In which both are shown, ``ms`` or ``MB``.
     """
 
     what: str
-    seconds: float
+    measured: float
     floor: str
-    floor_seconds: float
+    floor_measured: float
     reach: float | None = None
+    unit: Literal["ms", "MB"] = "ms"
 
     @property
     def ratio(self) -> float:
         """How many times the floor it takes."""
-        return self.seconds / self.floor_seconds
+        return self.measured / self.floor_measured
+
+    def shown(self, value: float) -> str:
+        """A time or a size as the table has it."""
+        return f"{value * 1e3:.2f} ms" if self.unit == "ms" else f"{value / 1e6:.1f} MB"
 
 
 def median_seconds(work: Callable[[], object], runs: int, warm_up: int = 3) -> float:
@@ -47,3 +55,21 @@ def once(work: Callable[[], object]) -> float:
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
+
+
+def memory_of(processes: Iterable[int]) -> int:
+    """Bytes of memory that processes take up, what they share with others counted in proportion."""
+    total = 0
+    for pid in processes:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        total += next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024
+    return total
+
+
+def family_of(pid: int) -> list[int]:
+    """A process and all that it and its children have started."""
+    found = [pid]
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            found += family_of(int(child))
+    return found

@@ -8,9 +8,16 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import docker
+from codemode_executor.backends.docker import LABEL
+from codemode_executor.config import ExecutorConfig
+from codemode_proto.v1 import executor_pb2 as pb
+
 from benchmarks import floors
-from benchmarks.measure import Row, median_seconds, once
+from benchmarks.measure import Row, family_of, median_seconds, memory_of, once
 from codemode import Codemode, ComponentRegistry
+from codemode.wire.checks import describe
+from codemode.wire.loop import run
 
 MB = 1 << 20
 _TOOL_LOOP = """
@@ -28,17 +35,39 @@ def measure(backend: str) -> Iterator[Row]:
     """Measure every row; yields each as it is there."""
     registry = ComponentRegistry()
     registry.register_tool("echo", lambda text: text)
-    with floors.ipykernel() as (cold, run_in_kernel):
+    with floors.ipykernel() as (cold, run_in_kernel, kernel):
         warm = median_seconds(run_in_kernel, 200)
+        kernel_memory = memory_of([kernel])
+    yield _idle(backend, kernel_memory)
     with Codemode.local(registry, backend=backend) as codemode:
         yield from _sessions(codemode, cold, warm)
         yield from _stateless(codemode)
         yield from _moving(codemode)
         if backend == "docker":
-            yield _closing(codemode, floors.docker_kill(_image(codemode)))
+            yield _closing(codemode, floors.docker_kill(_ready(codemode).image))
         yield _new_owners(codemode, cold)
     yield _cold(registry, backend, cold)
     yield from _with_pandas(registry, backend)
+
+
+def _idle(backend: str, kernel_memory: int) -> Row:
+    """Memory of a warm sandbox that nobody uses; the executor's own is shared out among all of them."""
+    with Codemode.local(backend=backend) as codemode:
+        assert codemode.local_executor is not None
+        executor = codemode.local_executor.pid
+        count = ExecutorConfig().warm
+        while _ready(codemode).warm_sandboxes < count:
+            time.sleep(0.1)
+        # Until they have prepared themselves for what may come.
+        time.sleep(1)
+        processes = family_of(executor)
+        if backend == "docker":
+            client = docker.from_env()
+            containers = client.containers.list(filters={"label": LABEL})
+            processes += [pid for one in containers for pid in family_of(one.attrs["State"]["Pid"])]
+            client.close()
+        each = memory_of(processes) / count
+    return Row("idle warm sandbox, memory", each, "ipykernel", kernel_memory, 0.8, "MB")
 
 
 def _sessions(codemode: Codemode, cold: float, warm: float) -> Iterator[Row]:
@@ -100,11 +129,8 @@ def _moving(codemode: Codemode) -> Iterator[Row]:
         )
 
 
-def _image(codemode: Codemode) -> str:
-    from codemode.wire.checks import describe
-    from codemode.wire.loop import run
-
-    return run(describe(codemode.executor_client._connection)).image
+def _ready(codemode: Codemode) -> pb.ReadyResponse:
+    return run(describe(codemode.executor_client._connection))
 
 
 def _closing(codemode: Codemode, kill: float) -> Row:

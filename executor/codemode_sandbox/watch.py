@@ -13,6 +13,9 @@ from pathlib import Path
 
 INTERVAL = 0.05
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+# What the kernel lets one Unix socket hold unless its administrator allows more (net.core.wmem_max, twice).
+_SOCKET_BYTES = 2 * 212_992
+_FREE_SOCKETS = 64
 # A map is read again when its size has changed, and after so many measures in any case.
 _MAX_AGE = 10
 
@@ -31,12 +34,13 @@ class MemoryWatch:
         self._filesystems = filesystems
         self._device = _shared_memory_device()
         self._mapped: dict[str, _Mapped] = {}
+        self._sockets_before = _unix_sockets()
 
     def bytes_in_use(self) -> int:
         """The bytes in use now, of all processes together."""
         pids = [name for name in os.listdir("/proc") if name.isdigit()]
         self._mapped = {pid: known for pid, known in self._mapped.items() if pid in pids}
-        apart = self._in_filesystems() + self._in_shared_memory(pids)
+        apart = self._in_filesystems() + self._in_shared_memory(pids) + self._in_sockets()
         rough = apart
         for pid in pids:
             with suppress(OSError, ValueError, IndexError):
@@ -61,6 +65,15 @@ class MemoryWatch:
                 numbers = os.statvfs(path)
                 files += (numbers.f_blocks - numbers.f_bfree) * numbers.f_frsize
         return files
+
+    def _in_sockets(self) -> int:
+        """What was written to sockets and not read.
+
+        Of Unix sockets the kernel tells no more than that they are there, so
+        each counts for what it can hold, except for a few.
+        """
+        many = max(0, _unix_sockets() - self._sockets_before - _FREE_SOCKETS)
+        return many * _SOCKET_BYTES + sum(map(_queued_bytes, ("tcp", "tcp6", "udp", "udp6")))
 
     def _in_shared_memory(self, pids: list[str]) -> int:
         """Memory that no file system shows and that need not be in any process's pages.
@@ -124,6 +137,22 @@ def _shared_memory_device() -> int:
                 major, _, minor = line.split(None, 5)[3].partition(":")
                 return os.makedev(int(major, 16), int(minor, 16))
     raise OSError("no shared memory in /proc/self/maps")
+
+
+def _unix_sockets() -> int:
+    """How many there are in this network namespace, also those that are on their way in a message."""
+    with suppress(OSError):
+        return Path("/proc/net/unix").read_bytes().count(b"\n") - 1
+    return 0
+
+
+def _queued_bytes(protocol: str) -> int:
+    queued = 0
+    with suppress(OSError, ValueError, IndexError):
+        for line in Path(f"/proc/net/{protocol}").read_text().splitlines()[1:]:
+            sent, _, received = line.split()[4].partition(":")
+            queued += int(sent, 16) + int(received, 16)
+    return queued
 
 
 def _virtual_bytes(pid: str) -> int:

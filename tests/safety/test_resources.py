@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from tests.safety.arena import SMALL_MEMORY, Arena, Attack, Outcome
+from tests.safety.arena import ANY, SMALL_MEMORY, Arena, Attack, Outcome
 
 OUT_OF_MEMORY = Outcome(error="OutOfMemoryError", limit="memory_bytes")
 OUT_OF_TIME = Outcome(error="TimeoutError", limit="timeout_seconds")
+# Where nothing would count such memory, there is none.
+NO_MEMFD = Outcome(error="OSError", says="Function not implemented")
 
 PROCESSES = [
     Attack(
@@ -132,7 +134,72 @@ import os
 while True:
     os.write(os.memfd_create("x"), b"x" * (8 << 20))
 """,
+        ends=NO_MEMFD,
+        in_docker=OUT_OF_MEMORY,
+    ),
+    Attack(
+        name="files in memory, on their way to nobody",
+        code="""
+import os, socket
+kept = []
+while True:
+    kept.append(socket.socketpair())
+    descriptor = os.memfd_create("x")
+    os.write(descriptor, b"x" * (8 << 20))
+    socket.send_fds(kept[-1][0], [b"x"], [descriptor])
+    os.close(descriptor)
+""",
+        ends=NO_MEMFD,
+        in_docker=OUT_OF_MEMORY,
+    ),
+    Attack(
+        name="what nobody reads from sockets",
+        code="""
+import os, signal, socket
+for _ in range(3):
+    if os.fork() == 0:
+        break
+kept = []
+while True:
+    try:
+        kept.append(socket.socketpair())
+    except OSError:
+        signal.pause()
+    for one in kept[-1]:
+        one.setblocking(False)
+        try:
+            while True:
+                one.send(b"x" * 60_000)
+        except BlockingIOError:
+            pass
+""",
+        limits=SMALL_MEMORY,
         ends=OUT_OF_MEMORY,
+        # The kernel ends some processes, and the others wait on.
+        in_docker=Outcome(error=ANY),
+    ),
+    Attack(
+        name="what nobody reads from the network",
+        code="""
+import signal, socket
+listener = socket.create_server(("127.0.0.1", 0))
+kept = []
+while True:
+    try:
+        kept.append((socket.create_connection(listener.getsockname()), listener.accept()))
+    except OSError:
+        signal.pause()
+    kept[-1][0].setblocking(False)
+    try:
+        while True:
+            kept[-1][0].send(b"x" * 1_000_000)
+    except BlockingIOError:
+        pass
+""",
+        limits=SMALL_MEMORY,
+        timeout=8,
+        ends=OUT_OF_MEMORY,
+        in_docker=Outcome(error=ANY),
     ),
     Attack(
         name="one file in memory, held by a child",
@@ -146,9 +213,8 @@ os.wait()
 signal.pause()
 """,
         timeout=2,
-        ends=OUT_OF_MEMORY,
-        # The kernel ends the child alone, and its parent waits on.
-        in_docker=OUT_OF_TIME,
+        # The child ends, of its error or by the kernel, and its parent waits on.
+        ends=OUT_OF_TIME,
     ),
     Attack(
         name="files in /tmp",

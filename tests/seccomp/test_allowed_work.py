@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from tests.seccomp.conftest import run_in_bubblewrap
+
 
 def names_of_checks() -> list[str]:
     """Ask the probe which checks it has."""
@@ -17,12 +19,18 @@ def names_of_checks() -> list[str]:
 
 
 NAMES = names_of_checks()
+# What only a control group counts, so that a sandbox that may have none goes without.
+CONTAINERS_ALONE = {"memory_file", "memory_file_can_be_executed"}
 
 
 @pytest.fixture(scope="module")
 def outcomes(run_probe: Any) -> dict[str, str]:
     """Try all of them in one sandbox."""
     result: dict[str, str] = run_probe("probe_work.py", NAMES)
+    if run_probe is run_in_bubblewrap:
+        for name in CONTAINERS_ALONE:
+            assert "[Errno 38]" in result[name]
+            result[name] = "ok"
     return result
 
 

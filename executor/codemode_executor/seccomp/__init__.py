@@ -18,6 +18,8 @@ behind them:
 * `memfd_create` and `execveat` are allowed. A memfd can be executed in spite of a `noexec` /tmp, but
   `noexec` was never a wall: code that already runs can map anonymous memory as executable, and some builds
   of libffi need one or the other. What contains a program is this profile, which every program inherits.
+  The compiled filters leave `memfd_create` out all the same: a memfd sent to nobody is memory that only a
+  control group counts, which a container has and bubblewrap's sandboxes need not have.
 
 Both forms assume `no_new_privs` and no capabilities. The Docker backend must set `no-new-privileges`:
 without it the runtime installs the filter before it changes user, which the filter refuses.
