@@ -237,7 +237,8 @@ class SandboxLink(asyncio.Protocol):
         self._resets[token] = done
         self._write(pack_link(LinkKind.RESET, 0, token.encode()))
         try:
-            return await asyncio.wait_for(done, RESET_SECONDS)
+            async with asyncio.timeout(RESET_SECONDS):
+                return await done
         except TimeoutError:
             return False
 

@@ -8,7 +8,7 @@ from codemode_sandbox.frames import INTERPRETER_CHANNEL, MessageKind
 
 from codemode_executor.errors import InvalidRequestError, SandboxDiedError
 from codemode_executor.link import SandboxLink
-from codemode_executor.transfers import Conversation
+from codemode_executor.transfers import Answers
 
 MAX_MATCHES = 1000
 MAX_TEXT = 1000
@@ -49,11 +49,11 @@ async def _ask(
     encoded = code.encode("utf-8", "replace")
     if len(encoded) > max_code:
         raise InvalidRequestError(f"code: {len(encoded):,} bytes are above the limit of {max_code:,}")
-    conversation = Conversation()
-    link.attach(INTERPRETER_CHANNEL, conversation)
+    answers = Answers()
+    link.attach(INTERPRETER_CHANNEL, answers)
     try:
         link.send(INTERPRETER_CHANNEL, kind, head, encoded)
-        answer = await conversation.next()
+        answer = await answers.next()
         return answer.head, json.loads(answer.body)
     except (ValueError, RecursionError):
         raise SandboxDiedError("the interpreter's answer makes no sense") from None

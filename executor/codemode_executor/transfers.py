@@ -15,7 +15,7 @@ WINDOW = 8
 ANSWER_SECONDS = 10.0
 
 
-class Conversation:
+class Answers:
     """A channel user that keeps what it is told until somebody asks for it."""
 
     def __init__(self) -> None:
@@ -47,7 +47,8 @@ class Conversation:
             SandboxDiedError: None will come, or none came in time.
         """
         try:
-            message = await asyncio.wait_for(self._messages.get(), ANSWER_SECONDS)
+            async with asyncio.timeout(ANSWER_SECONDS):
+                message = await self._messages.get()
         except TimeoutError:
             raise SandboxDiedError("the sandbox did not answer in time") from None
         if isinstance(message, str):
@@ -63,8 +64,8 @@ async def put_file(
     Raises:
         InvalidRequestError: The path leads out, there is no room, or fewer or more bytes came than said.
     """
-    conversation = Conversation()
-    channel = link.open_channel(conversation)
+    answers = Answers()
+    channel = link.open_channel(answers)
     try:
         link.send(channel, MessageKind.PUT, {"path": start.path, "size": start.size})
         sent, under_way = 0, 0
@@ -75,14 +76,14 @@ async def put_file(
                 if sent > start.size:
                     raise InvalidRequestError(f"size: more bytes came than the {start.size:,} announced")
                 if under_way >= WINDOW:
-                    _raise_for_error(await conversation.next())
+                    _raise_for_error(await answers.next())
                     under_way -= 1
                 link.send(channel, MessageKind.CHUNK, None, piece)
                 under_way += 1
         if sent < start.size:
             raise InvalidRequestError(f"size: {sent:,} bytes came of the {start.size:,} announced")
         while True:
-            message = await conversation.next()
+            message = await answers.next()
             _raise_for_error(message)
             if message.kind == MessageKind.FILE_DONE:
                 return pb.PutFileResponse(size=int(message.head["size"]), sha256=str(message.head["sha256"]))
@@ -97,13 +98,13 @@ async def get_file(link: SandboxLink, path: str, max_bytes: int) -> AsyncIterato
         NotFoundError: There is none, or it cannot be read.
         SandboxDiedError: More bytes came than were announced, or than may come.
     """
-    conversation = Conversation()
-    channel = link.open_channel(conversation)
+    answers = Answers()
+    channel = link.open_channel(answers)
     try:
         link.send(channel, MessageKind.GET, {"path": path})
         announced, received = 0, 0
         while True:
-            message = await conversation.next()
+            message = await answers.next()
             _raise_for_error(message)
             if message.kind == MessageKind.FILE_DONE:
                 return
