@@ -16,6 +16,8 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 # What the kernel lets one Unix socket hold unless its administrator allows more (net.core.wmem_max, twice).
 _SOCKET_BYTES = 2 * 212_992
 _FREE_SOCKETS = 64
+# Of the network's, one may hold ten megabytes.
+_FEW_SOCKETS = 4
 # A map is read again when its size has changed, and after so many measures in any case.
 _MAX_AGE = 10
 
@@ -73,7 +75,11 @@ class MemoryWatch:
         each counts for what it can hold, except for a few.
         """
         many = max(0, _unix_sockets() - self._sockets_before - _FREE_SOCKETS)
-        return many * _SOCKET_BYTES + sum(map(_queued_bytes, ("tcp", "tcp6", "udp", "udp6")))
+        queued = 0
+        if _network_sockets() > _FEW_SOCKETS:
+            # Slow, because the kernel looks through a table for the whole machine.
+            queued = sum(map(_queued_bytes, ("tcp", "tcp6", "udp", "udp6")))
+        return many * _SOCKET_BYTES + queued
 
     def _in_shared_memory(self, pids: list[str]) -> int:
         """Memory that no file system shows and that need not be in any process's pages.
@@ -144,6 +150,17 @@ def _unix_sockets() -> int:
     with suppress(OSError):
         return Path("/proc/net/unix").read_bytes().count(b"\n") - 1
     return 0
+
+
+def _network_sockets() -> int:
+    """How many there are in this network namespace, of both versions of IP."""
+    count = 0
+    for name in ("sockstat", "sockstat6"):
+        with suppress(OSError, ValueError, IndexError):
+            for line in Path(f"/proc/net/{name}").read_text().splitlines():
+                if line.startswith(("TCP", "UDP")):
+                    count += int(line.split()[2])
+    return count
 
 
 def _queued_bytes(protocol: str) -> int:
