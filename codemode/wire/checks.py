@@ -35,6 +35,7 @@ async def describe(connection: Connection) -> pb.ReadyResponse:
     answer: pb.ReadyResponse = await connection.stub.Ready(
         pb.ReadyRequest(), timeout=min(connection.timeout, MAX_SECONDS), metadata=connection.metadata
     )
+    connection.instance = answer.executor_instance
     return answer
 
 

@@ -20,6 +20,7 @@ import grpc
 from codemode_proto.v1 import executor_pb2 as pb
 
 from codemode.errors import ProtocolError
+from codemode.wire.checks import describe
 from codemode.wire.failures import as_transport_error, error_for, failed, instance_of
 
 if TYPE_CHECKING:
@@ -169,6 +170,10 @@ class RemoteExecution:
         # Until the channel is connected nothing can have been sent, so nothing can have run.
         await self._connection.until_connected()
         if not self._sent:
+            if not self._connection.instance:
+                # Else nobody could tell, should the very first request be lost, whether it was.
+                with suppress(grpc.aio.AioRpcError):
+                    await describe(self._connection)
             self._instance = self._connection.instance
         idle = self._connection.idle_streams
         call = idle.take()

@@ -257,6 +257,7 @@ class ExecutorService(pb_grpc.ExecutorServicer):
                 enforcement=self._pool.backend.enforcement(),
                 warm_sandboxes=self._pool.warm_count,
                 image=self._pool.backend.image,
+                executor_instance=INSTANCE,
             )
 
         return await _serve(context, work)

@@ -35,8 +35,6 @@ class Counter:
 def counter(through_proxy: Codemode) -> Counter:
     counter = Counter()
     through_proxy.registry.register_tool("count", counter)
-    # The client now knows which executor process answers at this address.
-    assert through_proxy.execute("'warm'") == "warm"
     return counter
 
 
@@ -163,7 +161,8 @@ def test_an_outcome_that_the_executor_had_to_drop_is_unknown_and_the_code_does_n
     codemode, direct = connect(proxy, executor.api_key), connect(executor)
     counter = Counter()
     codemode.registry.register_tool("count", counter)
-    assert codemode.execute("'warm'") == "warm"
+    # It shall forget before the client has tried for the last time.
+    assert direct.execute("'warm'") == "warm"
     proxy.cut_at(b"the-end-of-it", sent_by="executor", deliver=False, refuse=True)
 
     def make_the_executor_forget() -> None:
@@ -178,22 +177,6 @@ def test_an_outcome_that_the_executor_had_to_drop_is_unknown_and_the_code_does_n
     thread.join()
     assert caught.value.outcome_unknown
     assert counter.calls == [1, 2]
-
-
-def test_the_first_request_of_a_client_is_not_run_twice_either(
-    through_proxy: Codemode, proxy: ChaosProxy
-) -> None:
-    """The client cannot know yet which executor process its request went to."""
-    counter = Counter()
-    through_proxy.registry.register_tool("count", counter)
-    proxy.cut_at(b"second = tools.count", sent_by="client", deliver=False)
-    try:
-        assert through_proxy.run(CALLS_TWICE).success
-    except ExecutorConnectionError as error:
-        assert error.outcome_unknown
-        assert counter.calls == []
-    else:
-        assert counter.calls == [1, 2]
 
 
 def test_an_executor_that_cannot_be_reached_is_tried_three_times(

@@ -1400,6 +1400,7 @@ class ReadyResponse(_message.Message):
     ENFORCEMENT_FIELD_NUMBER: _builtins.int
     WARM_SANDBOXES_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
+    EXECUTOR_INSTANCE_FIELD_NUMBER: _builtins.int
     ready: _builtins.bool
     reason: _builtins.str
     """Why not, or empty."""
@@ -1407,6 +1408,8 @@ class ReadyResponse(_message.Message):
     version: _builtins.str
     warm_sandboxes: _builtins.int
     image: _builtins.str
+    executor_instance: _builtins.str
+    """As in `Started`."""
     @_builtins.property
     def default_limits(self) -> Global___Limits: ...
     @_builtins.property
@@ -1430,10 +1433,11 @@ class ReadyResponse(_message.Message):
         enforcement: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         warm_sandboxes: _builtins.int = ...,
         image: _builtins.str = ...,
+        executor_instance: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ceilings", b"ceilings", "default_limits", b"default_limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "ceilings", b"ceilings", "default_limits", b"default_limits", "enforcement", b"enforcement", "image", b"image", "isolation_keys", b"isolation_keys", "ready", b"ready", "reason", b"reason", "version", b"version", "warm_sandboxes", b"warm_sandboxes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "ceilings", b"ceilings", "default_limits", b"default_limits", "enforcement", b"enforcement", "executor_instance", b"executor_instance", "image", b"image", "isolation_keys", b"isolation_keys", "ready", b"ready", "reason", b"reason", "version", b"version", "warm_sandboxes", b"warm_sandboxes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
