@@ -11,8 +11,9 @@ import ast
 import linecache
 import re
 import sys
+from types import SimpleNamespace
 
-from IPython.core.interactiveshell import ExecutionInfo, ExecutionResult, InteractiveShell
+from IPython.core.interactiveshell import ExecutionResult, InteractiveShell
 
 # Names that IPython keeps from cell to cell, tasks that want a running loop, and `;`, which hides a value.
 _WANTS_MORE = re.compile(
@@ -49,7 +50,9 @@ def run(shell: InteractiveShell, code: str) -> ExecutionResult | None:
     shell.compile._filename_map[name] = shell.execution_count
     lines = [line + "\n" for line in code.splitlines()]
     linecache.cache[name] = (len(code), None, lines, name)
-    outcome = ExecutionResult(ExecutionInfo(code, True, False, True, None, None))  # type: ignore[no-untyped-call]
+    # With what `ExecutionInfo` tells, whose arguments differ from release to release.
+    info = SimpleNamespace(raw_cell=code, store_history=True, silent=False, shell_futures=True, cell_id=None)
+    outcome = ExecutionResult(info)  # type: ignore[no-untyped-call]
     sys.displayhook = shell.displayhook
     shell.displayhook.exec_result = outcome
     try:
