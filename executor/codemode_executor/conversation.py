@@ -77,21 +77,20 @@ class Conversation:
 
     async def follow(self, execution: Execution, last_event: int) -> None:
         """Send an execution's events, from after the last one the caller has, to its end."""
-        if last_event > len(execution.events):
-            raise InvalidRequestError(
-                f"last_event: there are {len(execution.events)} events, not {last_event:,}"
-            )
+        log = execution.log
+        if last_event > len(log.events):
+            raise InvalidRequestError(f"last_event: there are {len(log.events)} events, not {last_event:,}")
         self._execution = execution
         self._heard.set()
         for event in execution.unanswered(last_event):
             await self._context.write(event)
         number = last_event
-        while not (execution.finished and number == len(execution.events)):
-            await execution.wait_for_event(number)
+        while not (execution.finished and number == len(log.events)):
+            await log.wait_after(number)
             # One message for all that is there: each costs the same, however much it carries.
-            events = execution.events_after(number, MAX_BATCH_BYTES)
+            events = log.events_after(number, MAX_BATCH_BYTES)
             number = events[-1].number
-            if execution.finished and number == len(execution.events):
+            if execution.finished and number == len(log.events):
                 # The caller may ask for the next one as soon as it has the last event.
                 self._execution = None
             await self._context.write(events[0] if len(events) == 1 else pb.ExecuteEvent(batch=events))
@@ -106,22 +105,10 @@ class Conversation:
 
     def _hear(self, request: pb.ExecuteRequest) -> None:
         """Hand on what the caller says; what it says to an execution that has ended comes too late."""
-        kind = request.WhichOneof("message")
-        execution = self._execution
-        if kind == "start" or not self._served:
+        if request.WhichOneof("message") == "start" or not self._served:
             self._take_start(request)
-        elif execution is None:
-            return
-        elif kind == "tool_answer":
-            execution.answer_tool(request.tool_answer)
-        elif kind == "schema_answer":
-            execution.answer_schema(request.schema_answer)
-        elif kind == "input_answer":
-            execution.answer_input(request.input_answer)
-        elif kind == "interrupt":
-            execution.interrupt()
-        elif kind == "cancel":
-            execution.cancel("the caller cancelled it")
+        elif self._execution is not None:
+            self._execution.hear(request)
 
     def _take_start(self, request: pb.ExecuteRequest) -> None:
         if self._next.done():

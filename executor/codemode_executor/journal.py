@@ -124,7 +124,7 @@ class Journal:
         return execution, True
 
     def _note_end(self, key: Key, execution: Execution) -> None:
-        self._bytes += execution.size
+        self._bytes += execution.log.size
         self._ended.append((key, execution))
 
     def drop(self, owner: Owner, execution: Execution) -> None:
@@ -141,7 +141,7 @@ class Journal:
         """Drop what is too old, or too much, the oldest first."""
         while self._bytes > self._max_bytes and self._ended:
             key, execution = self._ended.popleft()
-            self._bytes -= execution.size
+            self._bytes -= execution.log.size
             if self._entries.get(key) is execution:
                 # That it ran is remembered, or a retry that comes late would run it again.
                 self._entries[key] = forgotten = Forgotten(execution.digest, execution.ended_at)
@@ -154,7 +154,7 @@ class Journal:
                     return
                 known.popleft()
                 if isinstance(entry, Execution):
-                    self._bytes -= entry.size
+                    self._bytes -= entry.log.size
                 # It may have been refused, and the id be in use for a retry.
                 if self._entries.get(key) is entry:
                     del self._entries[key]

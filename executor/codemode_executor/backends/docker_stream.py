@@ -1,4 +1,4 @@
-"""A socket that asyncio can use, for an attached stream that is none.
+"""The stream that an engine attaches to a container: taken apart, and made a socket that asyncio can use.
 
 Over a Unix socket or plain TCP the engine's stream is a socket. Over TLS the `docker` package hands out an
 `ssl.SSLSocket`, which asyncio does not take, and on Windows an object around a named pipe, which has no
@@ -6,14 +6,73 @@ descriptor to wait for. Two threads then pass the bytes on to one end of a socke
 than a transport of our own, because the kernel's buffers slow either side down to the other's pace.
 """
 
+import asyncio
 import selectors
 import socket
 import ssl
+import struct
 import threading
 from contextlib import suppress
 from typing import Any, Protocol
 
+from codemode_executor.link import SandboxLink
+
 _PIECE = 1 << 18
+_HEADER = struct.Struct(">BxxxL")
+_STDOUT = 1
+
+
+class Demultiplexer(asyncio.Protocol):
+    """Takes the engine's stream headers off, and hands standard output to the link.
+
+    What the container writes to standard error is the supervisor's own crash
+    report; the last of it is kept for the error message.
+    """
+
+    def __init__(self, link: SandboxLink) -> None:
+        self._link: SandboxLink | None = link
+        self._transport: asyncio.BaseTransport | None = None
+        self._buffer = bytearray()
+        self.stderr = bytearray()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The stream is open."""
+        self._transport = transport
+        if self._link is not None:
+            self._link.connection_made(transport)
+
+    def detach(self) -> None:
+        """Keep the link out of what becomes of the stream: it has a better way."""
+        self._link = None
+
+    def close(self) -> None:
+        """Close the stream."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes arrived from the engine."""
+        self._buffer += data
+        start = 0
+        while len(self._buffer) - start >= _HEADER.size:
+            stream, length = _HEADER.unpack_from(self._buffer, start)
+            begin = start + _HEADER.size
+            if len(self._buffer) - begin < length:
+                break
+            payload = bytes(memoryview(self._buffer)[begin : begin + length])
+            start = begin + length
+            if stream == _STDOUT:
+                if self._link is not None:
+                    self._link.data_received(payload)
+            else:
+                self.stderr += payload
+                del self.stderr[:-4000]
+        del self._buffer[:start]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The stream ended."""
+        if self._link is not None:
+            self._link.connection_lost(exc)
 
 
 class _Stream(Protocol):
