@@ -10,6 +10,8 @@ import sys
 import time
 from importlib import import_module
 
+# The usual eight megabytes each would fill the memory limit with fifty threads that use next to nothing.
+THREAD_STACK_BYTES = 2 << 20
 started = time.monotonic()
 
 
@@ -27,6 +29,7 @@ def main() -> None:
     from codemode_sandbox import fork_hooks, prefault
 
     with fork_hooks.put_off():
+        import_module("threading").stack_size(THREAD_STACK_BYTES)
         import_module("logging")
         import_module("IPython.core.history")
     from codemode_sandbox.files import serve_files

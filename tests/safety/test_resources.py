@@ -395,3 +395,26 @@ while True:
             ends=OUT_OF_TIME,
         )
     )
+
+
+def test_a_hundred_threads_are_no_attack(arena: Arena) -> None:
+    arena.attack(
+        Attack(
+            name="a hundred threads",
+            code="""
+import threading
+together = threading.Barrier(101)
+def meet(depth=900):
+    return meet(depth - 1) if depth else together.wait(10)
+threads = [threading.Thread(target=meet) for _ in range(100)]
+for thread in threads:
+    thread.start()
+together.wait(10)
+for thread in threads:
+    thread.join()
+result = len(threads)
+""",
+            ends=Outcome(result="100"),
+            timeout=20,
+        )
+    )
