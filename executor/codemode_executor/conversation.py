@@ -94,6 +94,7 @@ class Conversation:
                 # The caller may ask for the next one as soon as it has the last event.
                 self._execution = None
             await self._context.write(events[0] if len(events) == 1 else pb.ExecuteEvent(batch=events))
+        self._execution = None
 
     async def _read(self) -> None:
         with suppress(asyncio.CancelledError, grpc.aio.BaseError, grpc.aio.UsageError):

@@ -91,6 +91,14 @@ def test_the_same_execution_is_attached_to_and_not_run_again(raw: RawClient, str
     assert stream.run("import uuid; uuid.uuid4().hex", execution_id=name).result == first.result
 
 
+def test_who_has_every_event_already_is_sent_none_and_may_go_on(raw: RawClient, stream: Stream) -> None:
+    start = raw.start("1 + 1")
+    stream.say(start)
+    start.start.last_event = list(stream.events())[-1].number
+    stream.say(start)
+    assert stream.run("2 + 2").result == "4"
+
+
 @pytest.mark.parametrize(
     "late",
     [
