@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, Literal, NoReturn
 
+import docker
+import docker.errors
 import pytest
+from codemode_executor.image import find_image
 from hypothesis import HealthCheck, settings
 
 from codemode import ClientConfig, Codemode, ComponentRegistry
@@ -28,6 +33,33 @@ def unavailable(reason: str) -> NoReturn:
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[docker.DockerClient]:
+    """The Docker Engine of this machine."""
+    # The package leaves its socket open when the engine does not answer.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        try:
+            client = docker.from_env()
+            client.ping()
+        except docker.errors.DockerException as error:
+            client, reason = None, f"no Docker Engine answers: {error}"
+        gc.collect()
+    if client is None:
+        unavailable(reason)
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def sandbox_image(engine: docker.DockerClient) -> str:
+    """The engine's sandbox image of the present sources."""
+    image = find_image(engine)
+    if image is None:
+        unavailable("the Docker Engine has no sandbox image of this version; `make image` builds it")
+    return image
 
 
 class ChaosProxy:

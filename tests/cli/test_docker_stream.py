@@ -14,13 +14,11 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 from codemode_executor.backends.docker_stream import as_socket
-from codemode_executor.backends.select import connect_docker, engine_address
-from codemode_executor.errors import BackendError
-from codemode_executor.image import find_image
+from codemode_executor.backends.select import engine_address
 
 BIG = os.urandom(1 << 16) * 48
 
@@ -179,16 +177,8 @@ def no_threads_are_left() -> None:
 
 
 @pytest.fixture
-def engine_over_tls(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def engine_over_tls(certificate: Path, sandbox_image: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of a listener that takes TLS and passes on to the real engine's socket."""
-    try:
-        client = connect_docker()
-    except BackendError as error:
-        unavailable(str(error))
-    image = find_image(client)
-    client.close()
-    if image is None:
-        unavailable("the Docker Engine has no sandbox image of this version")
     path = str(engine_address()["base_url"]).partition("unix://")[2]
     if not path:
         pytest.skip("the Docker Engine is not on a Unix socket")
@@ -228,13 +218,6 @@ def engine_over_tls(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
     loop.close()
-
-
-def unavailable(reason: str) -> NoReturn:
-    """Skip on a developer's machine; in CI an engine must be there."""
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 def test_a_sandbox_of_an_engine_behind_tls_runs_code(engine_over_tls: str) -> None:

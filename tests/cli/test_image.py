@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,28 +10,20 @@ import docker.errors
 import pytest
 from codemode_executor.image import default_base_image, image_tag
 
+from tests.conftest import unavailable
+
 if TYPE_CHECKING:
     from tests.cli.conftest import RunCommand
 
 
-def unavailable(reason: str) -> None:
-    pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
-
-
 @pytest.fixture
-def built() -> str:
+def built(engine: docker.DockerClient) -> str:
     """Name of the image of the present sources; a test that would build it would take minutes."""
+    name = image_tag(base_image=default_base_image(engine))
     try:
-        client = docker.from_env()
-    except docker.errors.DockerException as error:
-        unavailable(f"no Docker Engine answers: {error}")
-    name = image_tag(base_image=default_base_image(client))
-    try:
-        client.images.get(name)
+        engine.images.get(name)
     except docker.errors.ImageNotFound:
         unavailable(f"the Docker Engine has no image {name}")
-    finally:
-        client.close()
     return name
 
 

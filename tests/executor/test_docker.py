@@ -8,10 +8,9 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import docker
 import docker.errors
@@ -25,26 +24,6 @@ from codemode.local import LocalExecutor
 
 if TYPE_CHECKING:
     from tests.conftest import MakeClient
-
-
-def unavailable(reason: str) -> NoReturn:
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[docker.DockerClient]:
-    try:
-        client = docker.from_env()
-        client.ping()
-    except docker.errors.DockerException as error:
-        unavailable(f"no Docker Engine answers: {error}")
-    if not find_image(client):
-        client.close()
-        unavailable("the engine has no sandbox image; `make image` builds it")
-    yield client
-    client.close()
 
 
 class Sandboxes:
@@ -71,7 +50,7 @@ class Sandboxes:
 
 
 @pytest.fixture
-def sandboxes(engine: docker.DockerClient) -> Sandboxes:
+def sandboxes(engine: docker.DockerClient, sandbox_image: str) -> Sandboxes:
     return Sandboxes(engine)
 
 

