@@ -17,6 +17,7 @@ from typing import Any
 
 import grpc
 from jupyter_client.manager import start_new_kernel
+from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 
 
 @contextmanager
@@ -40,7 +41,9 @@ def ipykernel() -> Iterator[tuple[float, Callable[[], None], int]]:
     try:
         run()
         cold = time.perf_counter() - began
-        yield cold, run, int(manager.provisioner.pid)  # type: ignore[union-attr]
+        assert isinstance(manager.provisioner, LocalProvisioner)
+        assert manager.provisioner.pid is not None, "it runs"
+        yield cold, run, manager.provisioner.pid
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)

@@ -180,12 +180,11 @@ def doctor(as_json: bool) -> None:
     if not as_json:
         click.echo(_in_words(executor))
         click.echo("\nThis machine:\n")
-    command = [sys.executable, "-m", "codemode_executor.cli", "doctor"]
-    if not as_json:
-        machine = subprocess.run(command, check=False)  # noqa: S603 - our own command
-    else:
-        machine = subprocess.run([*command, "--json"], check=False, stdout=subprocess.PIPE, text=True)  # type: ignore[assignment]  # noqa: S603
-        click.echo(json.dumps({"executor": executor, "machine": _parse(str(machine.stdout))}, indent=2))
+    command = [sys.executable, "-m", "codemode_executor.cli", "doctor", *(["--json"] if as_json else [])]
+    output = subprocess.PIPE if as_json else None
+    machine = subprocess.run(command, check=False, stdout=output, text=True)  # noqa: S603 - our own command
+    if as_json:
+        click.echo(json.dumps({"executor": executor, "machine": _parse(machine.stdout)}, indent=2))
     works = executor["ready"] if executor["configured"] else machine.returncode == 0
     sys.exit(0 if works else 1)
 

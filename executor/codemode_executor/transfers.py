@@ -4,14 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from codemode_proto.v1 import executor_pb2 as pb
-from codemode_sandbox.frames import Message, MessageKind
+from codemode_sandbox.frames import FILE_PIECE, FILE_WINDOW, Message, MessageKind
 
 from codemode_executor.errors import InvalidRequestError, NotFoundError, SandboxDiedError
 from codemode_executor.link import SandboxLink
 
-PIECE = 1 << 18
-# Pieces under way at once, each acknowledged by the sandbox.
-WINDOW = 8
 ANSWER_SECONDS = 10.0
 
 
@@ -70,12 +67,12 @@ async def put_file(
         link.send(channel, MessageKind.PUT, {"path": start.path, "size": start.size})
         sent, under_way = 0, 0
         async for data in pieces:
-            for begin in range(0, len(data), PIECE):
-                piece = data[begin : begin + PIECE]
+            for begin in range(0, len(data), FILE_PIECE):
+                piece = data[begin : begin + FILE_PIECE]
                 sent += len(piece)
                 if sent > start.size:
                     raise InvalidRequestError(f"size: more bytes came than the {start.size:,} announced")
-                if under_way >= WINDOW:
+                if under_way >= FILE_WINDOW:
                     _raise_for_error(await answers.next())
                     under_way -= 1
                 link.send(channel, MessageKind.CHUNK, None, piece)

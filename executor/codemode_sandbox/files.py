@@ -11,12 +11,8 @@ import stat
 from typing import Any
 
 from codemode_sandbox.channel import Channel
-from codemode_sandbox.frames import Message, MessageKind
+from codemode_sandbox.frames import FILE_PIECE, FILE_WINDOW, Message, MessageKind
 from codemode_sandbox.processes import CHANNEL_DESCRIPTOR
-
-PIECE = 1 << 18
-# Pieces of a file that may be on their way out at once.
-WINDOW = 8
 
 
 class PathError(Exception):
@@ -89,8 +85,8 @@ def _get(channel: Channel, work: str, command: Message) -> None:
             raise PathError(f"path: {command.head.get('path')!r} is not a file")
         channel.send(MessageKind.FILE_STARTED, {"size": status.st_size})
         left, under_way = status.st_size, 0
-        while left > 0 and (piece := file.read(min(PIECE, left))):
-            if under_way == WINDOW:
+        while left > 0 and (piece := file.read(min(FILE_PIECE, left))):
+            if under_way == FILE_WINDOW:
                 # The executor says when it has passed one on, so that it never holds a whole file.
                 if channel.next_command() is None:
                     return

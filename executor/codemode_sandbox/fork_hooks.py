@@ -2,8 +2,8 @@
 
 Modules with locks and threads mend them in a fork, because another thread may
 have held them. The supervisor has one thread and holds nothing when it forks,
-so there is nothing to mend, and that work would take a fork a millisecond: it
-writes to 200 pages that it shared until then. An interpreter whose code may
+so there is nothing to mend; the work would only make each fork, and the
+supervisor after it, copy some forty pages more. An interpreter whose code may
 fork has the hooks again, as ever.
 """
 

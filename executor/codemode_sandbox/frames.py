@@ -27,6 +27,9 @@ MAX_MESSAGE = 64 << 20
 MAX_MESSAGE_HEAD = 1 << 20
 
 INTERPRETER_CHANNEL = 1
+# A file moves in pieces of at most so many bytes; the other end answers each, and so many may be unanswered.
+FILE_PIECE = 1 << 18
+FILE_WINDOW = 8
 
 
 class LinkKind(IntEnum):

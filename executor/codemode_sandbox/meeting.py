@@ -43,7 +43,7 @@ def meet(path: str, uid: int) -> bool:
                 connection, _ = listener.accept()
                 with connection:
                     # Root, which may do anything, is also what a rootless engine's own user is in here.
-                    if _user_of(connection) in (uid, 0):
+                    if peer_of(connection)[1] in (uid, 0):
                         connection.sendall(WELCOME)
                         for descriptor in (_STREAM_IN, _STREAM_OUT):
                             os.dup2(connection.fileno(), descriptor)
@@ -52,7 +52,9 @@ def meet(path: str, uid: int) -> bool:
             os.unlink(path)
 
 
-def _user_of(connection: socket.socket) -> int:
-    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    uid: int = _CREDENTIALS.unpack(raw)[1]
-    return uid
+def peer_of(connection: socket.socket) -> tuple[int, int]:
+    """Process and user at the other end of a Unix socket (SO_PEERCRED of unix(7))."""
+    pid, uid, _ = _CREDENTIALS.unpack(
+        connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    )
+    return pid, uid

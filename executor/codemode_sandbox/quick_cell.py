@@ -3,7 +3,7 @@
 IPython prepares every cell for those that come after it: history, caches,
 coroutines, syntax of its own. A stateless execution has one cell, most often of
 plain Python, and for a fork all that preparation is page faults (see
-`prefault`): a third of all that it takes. What a cell shows, raises and
+`prefault`): one in five of all that it has. What a cell shows, raises and
 returns is the same on both ways; whatever might not be goes IPython's way.
 """
 

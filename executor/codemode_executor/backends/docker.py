@@ -6,7 +6,6 @@ import json
 import secrets
 import socket
 import ssl
-import struct
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,7 @@ import docker
 import docker.errors
 import docker.types
 import requests.exceptions
-from codemode_sandbox.meeting import WELCOME
+from codemode_sandbox.meeting import WELCOME, peer_of
 
 from codemode_executor import seccomp
 from codemode_executor.backends import liveness
@@ -38,8 +37,6 @@ PYTHON = "/opt/codemode/venv/bin/python"
 LABEL = "codemode.sandbox"
 # Where a supervisor listens in its container, until it was met and before any foreign code runs there.
 _MEETING_POINT = "/tmp/.link"  # noqa: S108 - in the container
-# Process, user and group, as SO_PEERCRED has them.
-_CREDENTIALS = struct.Struct("=iII")
 
 T = TypeVar("T")
 _ENGINE_ERRORS = (docker.errors.DockerException, requests.exceptions.RequestException, OSError)
@@ -267,11 +264,10 @@ def _reach(pid: int) -> socket.socket | None:
     """
     direct = socket.socket(socket.AF_UNIX)
     direct.setblocking(False)
-    if pid > 0 and direct.connect_ex(f"/proc/{pid}/root{_MEETING_POINT}") == 0:
-        credentials = direct.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        # Not somebody else, who listens at a place of that name on this machine.
-        if _CREDENTIALS.unpack(credentials)[0] == pid:
-            return direct
+    met = pid > 0 and direct.connect_ex(f"/proc/{pid}/root{_MEETING_POINT}") == 0
+    # Not somebody else, who listens at a place of that name on this machine.
+    if met and peer_of(direct)[0] == pid:
+        return direct
     direct.close()
     return None
 
