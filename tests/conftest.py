@@ -180,7 +180,7 @@ class ChaosProxy:
 
 MakeExecutor = Callable[..., LocalExecutor]
 MakeClient = Callable[..., Codemode]
-MakeProxy = Callable[[LocalExecutor], ChaosProxy]
+MakeProxy = Callable[["LocalExecutor | str"], ChaosProxy]
 
 
 @pytest.fixture(scope="session")
@@ -233,11 +233,11 @@ def codemode(executor: LocalExecutor, connect: MakeClient) -> Codemode:
 
 @pytest.fixture
 def make_proxy() -> Iterator[MakeProxy]:
-    """Make a proxy to an executor; it is closed after the test."""
+    """Make a proxy to an executor, or to another `unix:/path`; it is closed after the test."""
     made: list[ChaosProxy] = []
 
-    def make(executor: LocalExecutor) -> ChaosProxy:
-        made.append(ChaosProxy(executor.url))
+    def make(target: LocalExecutor | str) -> ChaosProxy:
+        made.append(ChaosProxy(target if isinstance(target, str) else target.url))
         return made[-1]
 
     yield make

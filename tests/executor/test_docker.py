@@ -19,11 +19,11 @@ from codemode_executor.backends.docker import LABEL, DockerBackend, _reach
 from codemode_executor.image import find_image
 from codemode_executor.limits import SandboxLimits
 
-from codemode.errors import ExecutorConnectionError
+from codemode.errors import ExecutorConnectionError, SessionLostError
 from codemode.local import LocalExecutor
 
 if TYPE_CHECKING:
-    from tests.conftest import MakeClient
+    from tests.conftest import MakeClient, MakeProxy
 
 
 class Sandboxes:
@@ -131,6 +131,35 @@ def test_a_sandbox_given_up_while_it_starts_leaves_no_container(
             await backend.close()
 
     asyncio.run(give_up_at_many_moments())
+
+
+def test_an_engine_that_stops_is_a_clear_error_and_all_is_well_when_it_starts_again(
+    sandboxes: Sandboxes, make_proxy: MakeProxy, connect: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy = make_proxy("unix:/var/run/docker.sock")
+    monkeypatch.setenv("DOCKER_HOST", proxy.url.replace("http://", "tcp://"))
+    executor = LocalExecutor("docker", warm=0)
+    try:
+        codemode = connect(executor)
+        session = codemode.session().open()
+        assert session.execute("x = 41; x") == "41"
+        assert codemode.execute("1 + 1") == "2"
+        proxy.refusing = True
+        proxy.cut()
+        with pytest.raises(SessionLostError):
+            session.execute("x")
+        with pytest.raises(ExecutorConnectionError, match="the Docker Engine does not answer"):
+            codemode.execute("1 + 1")
+        proxy.refusing = False
+        assert codemode.execute("1 + 1") == "2"
+        with codemode.session() as another:
+            assert another.execute("x = 42; x") == "42"
+    finally:
+        executor.close()
+    # What an engine that goes on without us kept, unlike one that stopped, its next user's executor removes.
+    monkeypatch.delenv("DOCKER_HOST")
+    LocalExecutor("docker", warm=0).close()
+    assert sandboxes.gone(sandboxes.ours())
 
 
 # --- the way to a container -----------------------------------------------------------------------------
