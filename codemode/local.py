@@ -114,12 +114,14 @@ class LocalExecutor:
 
 
 def _option(name: str, value: object) -> list[str]:
-    flag = f"--{name.replace('_', '-')}"
-    if value is None or isinstance(value, bool):
-        return [flag] if value else []
+    flag = name.replace("_", "-")
+    if value is None:
+        return []
+    if isinstance(value, bool):
+        return [f"--{flag}" if value else f"--no-{flag}"]
     if isinstance(value, list | tuple):
         value = ",".join(map(str, value))
-    return [f"{flag}={value}"]
+    return [f"--{flag}={value}"]
 
 
 def _read_line(stream: IO[bytes], lines: queue.SimpleQueue[str]) -> None:

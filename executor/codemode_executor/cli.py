@@ -22,8 +22,8 @@ _SECTIONS = {
         "listen api_keys_file tls_certificate tls_key tls_client_ca allow_insecure isolation_keys reflection"
     ),
     "Sandboxes": (
-        "backend image docker_runtime preload warm max_sandboxes sandbox_idle_seconds sandbox_uses "
-        "session_idle_seconds"
+        "backend image docker_runtime control_groups preload warm max_sandboxes sandbox_idle_seconds "
+        "sandbox_uses session_idle_seconds"
     ),
     "Limits of code that asks for no others": "timeout_seconds memory_bytes cpus processes tmp_bytes",
     "The highest limits that code may ask for": (

@@ -46,6 +46,9 @@ class ExecutorConfig(BaseSettings):
     docker_runtime: str = Field(
         "", description="OCI runtime, such as runsc for gVisor; empty for the engine's own."
     )
+    control_groups: bool = Field(
+        True, description="Bind bubblewrap's sandboxes by control groups, where this machine gives any."
+    )
     preload: Names = Field(
         (), description="Modules loaded before code arrives, comma-separated, such as numpy,pandas."
     )

@@ -18,6 +18,7 @@ class Settings:
         environment: Environment of every interpreter, complete.
         font_cache: Directory with matplotlib's list of fonts, linked into every new home; or empty.
         memory_bytes: Bound on the sum over all processes, watched here; None where a control group does it.
+        network_bytes: Bound on what network connections hold, watched here; None where that counts as memory.
         tmp_inodes: Bound on files and directories in `/tmp`, watched here; None where the mount does it.
         meet_at: Where to listen for the executor, see `meeting`; or empty.
         meet_uid: The user that the executor runs as.
@@ -32,6 +33,7 @@ class Settings:
     environment: dict[str, str] = field(default_factory=dict)
     font_cache: str = ""
     memory_bytes: int | None = None
+    network_bytes: int | None = None
     tmp_inodes: int | None = None
     meet_at: str = ""
     meet_uid: int = 0

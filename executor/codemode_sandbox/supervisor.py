@@ -62,7 +62,8 @@ class Supervisor:
         self._memory = (
             watch.MemoryWatch(settings.memory_bytes, settings.wipe) if settings.memory_bytes else None
         )
-        self._watched = settings.memory_bytes is not None or settings.tmp_inodes is not None
+        watched = (settings.memory_bytes, settings.network_bytes, settings.tmp_inodes)
+        self._watched = any(bound is not None for bound in watched)
 
     def run(self) -> int | None:
         """Serve until the executor closes the link.
@@ -334,6 +335,8 @@ class Supervisor:
         if self._memory is not None and settings.memory_bytes is not None:
             used = self._memory.bytes_in_use()
             exceeded = "memory_bytes" if used > settings.memory_bytes else None
+        elif settings.network_bytes is not None and watch.network_bytes() > settings.network_bytes:
+            exceeded = "memory_bytes"
         if settings.tmp_inodes is not None and watch.inodes_in_use(settings.wipe[0]) > settings.tmp_inodes:
             exceeded = "tmp_inodes"
         if exceeded is not None:

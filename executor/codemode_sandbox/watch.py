@@ -1,4 +1,4 @@
-"""Limits on the sum over a sandbox's processes, for machines whose kernel gives no control group.
+"""Limits on the sum over a sandbox's processes, where no control group counts it.
 
 Resource limits bind one process each, so a program that forks can use any
 multiple of them. The supervisor measures instead, many times a second, and
@@ -75,11 +75,7 @@ class MemoryWatch:
         each counts for what it can hold, except for a few.
         """
         many = max(0, _unix_sockets() - self._sockets_before - _FREE_SOCKETS)
-        queued = 0
-        if _network_sockets() > _FEW_SOCKETS:
-            # Slow, because the kernel looks through a table for the whole machine.
-            queued = sum(map(_queued_bytes, ("tcp", "tcp6", "udp", "udp6")))
-        return many * _SOCKET_BYTES + queued
+        return many * _SOCKET_BYTES + network_bytes()
 
     def _in_shared_memory(self, pids: list[str]) -> int:
         """Memory that no file system shows and that need not be in any process's pages.
@@ -143,6 +139,14 @@ def _shared_memory_device() -> int:
                 major, _, minor = line.split(None, 5)[3].partition(":")
                 return os.makedev(int(major, 16), int(minor, 16))
     raise OSError("no shared memory in /proc/self/maps")
+
+
+def network_bytes() -> int:
+    """What was written to the network's sockets and not read; 0 when there are only a few."""
+    if _network_sockets() <= _FEW_SOCKETS:
+        return 0
+    # Slow, because the kernel looks through a table for the whole machine.
+    return sum(map(_queued_bytes, ("tcp", "tcp6", "udp", "udp6")))
 
 
 def _unix_sockets() -> int:

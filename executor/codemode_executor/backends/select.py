@@ -92,12 +92,20 @@ async def _docker(config: ExecutorConfig) -> Backend:
     image: str | None = config.image or await asyncio.to_thread(find_image, client)
     if not image:
         raise BackendError("its engine has no sandbox image; build it with `codemode-executor image build`")
-    return DockerBackend(client, image, config.docker_runtime, config.preload)
+    info = await asyncio.to_thread(client.info)
+    return DockerBackend(
+        client,
+        image,
+        config.docker_runtime,
+        config.preload,
+        watch_network=info.get("CgroupVersion", "1") == "1",
+    )
 
 
 def _bubblewrap(config: ExecutorConfig) -> Backend:
     if sys.platform != "linux":
         raise BackendError("it needs Linux; install Docker Desktop")
     from codemode_executor.backends.bubblewrap import BubblewrapBackend
+    from codemode_executor.backends.control_groups import ControlGroups
 
-    return BubblewrapBackend(config.preload)
+    return BubblewrapBackend(config.preload, ControlGroups.find() if config.control_groups else None)
