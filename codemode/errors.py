@@ -155,13 +155,7 @@ class ExecutionFailedError(ExecutorClientError):
     def _render_traceback_(self) -> list[str]:
         """Return the lines that IPython prints for this error in place of a traceback."""
         details = self.result.error_details if self.result is not None else None
-        if details is None or not (details.traceback or details.traceback_lines):
-            return [str(self)]
-        lines = list(details.traceback_lines) or details.traceback.splitlines()
-        # What the executor says of a limit is not in the traceback of the code that it stopped.
-        if details.limit and not any(details.message in line for line in lines):
-            lines.append(str(self))
-        return lines
+        return [str(self)] if details is None else details.shown_lines
 
 
 class CodeTimeoutError(ExecutionFailedError, ExecutorTimeoutError):

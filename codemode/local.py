@@ -53,7 +53,9 @@ class LocalExecutor:
             env={**os.environ, "CODEMODE_EXECUTOR_API_KEY": self.api_key},
             # Ctrl-C in a terminal is for the caller, who interrupts the code and keeps the executor.
             start_new_session=True,
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
+        self._parent = os.getpid()
         self._closing = threading.Lock()
         atexit.register(self.close)
         try:
@@ -95,7 +97,9 @@ class LocalExecutor:
         return said.removeprefix("codemode-executor: ")[-2000:] or "It said nothing."
 
     def close(self) -> None:
-        """Stop it, with all its sandboxes; calling it again does nothing."""
+        """Stop it, with all its sandboxes; does nothing when called again, or in a forked process."""
+        if os.getpid() != self._parent:
+            return
         with self._closing:
             atexit.unregister(self.close)
             if self._process.stdin is not None and not self._process.stdin.closed:

@@ -60,6 +60,14 @@ class ErrorDetails:
         """Return ``Type: message``, as the last line of a traceback reads."""
         return f"{self.type}: {self.message}" if self.message else self.type
 
+    @property
+    def shown_lines(self) -> list[str]:
+        """What a front end shows: the traceback, and the executor's word on a limit, which is not in it."""
+        lines = list(self.traceback_lines) or self.traceback.splitlines()
+        if not lines or (self.limit and not any(self.message in line for line in lines)):
+            lines.append(str(self))
+        return lines
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolCallRecord:

@@ -222,14 +222,11 @@ def _raise_for(result: ExecutionResult) -> None:
     if details is None:
         result.raise_for_error()
         return
-    lines = list(details.traceback_lines) or details.traceback.splitlines()
+    lines = details.shown_lines
     if details.type == "KeyboardInterrupt":
         interrupt = KeyboardInterrupt(details.message)
         shorten(interrupt, lines)
         raise interrupt
-    if not lines or not any(details.type in line for line in lines[-2:]):
-        # A limit's word is the executor's; the traceback shows where it found the code.
-        lines.append(str(details))
     try:
         result.raise_for_error()
     except ExecutionFailedError as error:

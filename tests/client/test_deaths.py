@@ -228,6 +228,21 @@ codemode.execute("tools.begun(); import time; time.sleep(100)")
     assert all_end(family)
 
 
+def test_a_forked_process_that_ends_leaves_the_executor_to_its_parent() -> None:
+    # In an interpreter of its own, because forking this one, with all its threads, would test something else.
+    program = """
+import os, sys
+from codemode import Codemode
+codemode = Codemode.local(backend="bubblewrap")
+if (pid := os.fork()) == 0:
+    sys.exit()
+os.waitpid(pid, 0)
+print(codemode.execute("1 + 1"))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
+    assert done.stdout == "2\n", done.stderr
+
+
 def test_closing_leaves_no_process_and_no_file_behind() -> None:
     codemode = Codemode.local(backend="bubblewrap")
     executor = codemode.local_executor
