@@ -19,7 +19,7 @@ class Settings:
         font_cache: Directory with matplotlib's list of fonts, linked into every new home; or empty.
         memory_bytes: Bound on the sum over all processes, watched here; None where a control group does it.
         network_bytes: Bound on what network connections hold, watched here; None where that counts as memory.
-        tmp_inodes: Bound on files and directories in `/tmp`, watched here; None where the mount does it.
+        tmp_inodes: Bound on files and directories in `wipe`, watched here; None where the mount does it.
         meet_at: Where to listen for the executor, see `meeting`; or empty.
         meet_uid: The user that the executor runs as.
     """

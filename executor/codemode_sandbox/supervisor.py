@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from codemode_sandbox import linux, meeting, processes, watch, wipe
+from codemode_sandbox import kernel_memory, linux, meeting, processes, watch, wipe
 from codemode_sandbox.frames import (
     INTERPRETER_CHANNEL,
     LinkFrame,
@@ -335,9 +335,9 @@ class Supervisor:
         if self._memory is not None and settings.memory_bytes is not None:
             used = self._memory.bytes_in_use()
             exceeded = "memory_bytes" if used > settings.memory_bytes else None
-        elif settings.network_bytes is not None and watch.network_bytes() > settings.network_bytes:
+        elif settings.network_bytes is not None and kernel_memory.network_bytes() > settings.network_bytes:
             exceeded = "memory_bytes"
-        if settings.tmp_inodes is not None and watch.inodes_in_use(settings.wipe[0]) > settings.tmp_inodes:
+        if settings.tmp_inodes is not None and watch.inodes_in_use(settings.wipe) > settings.tmp_inodes:
             exceeded = "tmp_inodes"
         if exceeded is not None:
             processes.kill_everything()

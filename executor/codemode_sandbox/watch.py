@@ -7,17 +7,17 @@ kills what runs when the sum is above the limit.
 
 import mmap
 import os
+import stat
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from codemode_sandbox import kernel_memory
+
 INTERVAL = 0.05
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-# What the kernel lets one Unix socket hold unless its administrator allows more (net.core.wmem_max, twice).
-_SOCKET_BYTES = 2 * 212_992
-_FREE_SOCKETS = 64
-# Of the network's, one may hold ten megabytes.
-_FEW_SOCKETS = 4
+# Bytes of page table for each page.
+_TABLE_ENTRY = 8
 # A map is read again when its size has changed, and after so many measures in any case.
 _MAX_AGE = 10
 
@@ -36,13 +36,15 @@ class MemoryWatch:
         self._filesystems = filesystems
         self._device = _shared_memory_device()
         self._mapped: dict[str, _Mapped] = {}
-        self._sockets_before = _unix_sockets()
+        self._sockets_before = kernel_memory.unix_sockets()
 
     def bytes_in_use(self) -> int:
         """The bytes in use now, of all processes together."""
         pids = [name for name in os.listdir("/proc") if name.isdigit()]
         self._mapped = {pid: known for pid, known in self._mapped.items() if pid in pids}
-        apart = self._in_filesystems() + self._in_shared_memory(pids) + self._in_sockets()
+        sockets = kernel_memory.unix_sockets() - self._sockets_before
+        apart = self._in_filesystems() + self._in_descriptors(pids)
+        apart += kernel_memory.unix_socket_bytes(sockets) + kernel_memory.network_bytes()
         rough = apart
         for pid in pids:
             with suppress(OSError, ValueError, IndexError):
@@ -68,21 +70,13 @@ class MemoryWatch:
                 files += (numbers.f_blocks - numbers.f_bfree) * numbers.f_frsize
         return files
 
-    def _in_sockets(self) -> int:
-        """What was written to sockets and not read.
-
-        Of Unix sockets the kernel tells no more than that they are there, so
-        each counts for what it can hold, except for a few.
-        """
-        many = max(0, _unix_sockets() - self._sockets_before - _FREE_SOCKETS)
-        return many * _SOCKET_BYTES + network_bytes()
-
-    def _in_shared_memory(self, pids: list[str]) -> int:
+    def _in_descriptors(self, pids: list[str]) -> int:
         """Memory that no file system shows and that need not be in any process's pages.
 
-        By inode, because processes share it: as much as there is where a
-        descriptor tells (a memfd), else as much as is mapped.
+        Shared memory by inode, because processes share it: as much as there is
+        where a descriptor tells (a memfd), else as much as is mapped. And pipes.
         """
+        pipes: set[int] = set()
         by_descriptor: dict[int, int] = {}
         by_mapping: dict[int, int] = {}
         hidden = 0
@@ -93,6 +87,8 @@ class MemoryWatch:
                         status = descriptor.stat()
                         if status.st_dev == self._device:
                             by_descriptor[status.st_ino] = status.st_blocks * 512
+                        elif stat.S_ISFIFO(status.st_mode):
+                            pipes.add(status.st_ino)
                 for inode, extent in self._mappings(pid).items():
                     by_mapping[inode] = max(extent, by_mapping.get(inode, 0))
             except PermissionError:
@@ -101,7 +97,7 @@ class MemoryWatch:
                     hidden += max(0, _virtual_bytes(pid) - _virtual_bytes("self"))
             except (OSError, ValueError, IndexError):
                 continue
-        return hidden + sum((by_mapping | by_descriptor).values())
+        return hidden + sum((by_mapping | by_descriptor).values()) + kernel_memory.pipe_bytes(len(pipes))
 
     def _mappings(self, pid: str) -> dict[int, int]:
         size = _virtual_bytes(pid)
@@ -141,59 +137,34 @@ def _shared_memory_device() -> int:
     raise OSError("no shared memory in /proc/self/maps")
 
 
-def network_bytes() -> int:
-    """What was written to the network's sockets and not read; 0 when there are only a few."""
-    if _network_sockets() <= _FEW_SOCKETS:
-        return 0
-    # Slow, because the kernel looks through a table for the whole machine.
-    return sum(map(_queued_bytes, ("tcp", "tcp6", "udp", "udp6")))
-
-
-def _unix_sockets() -> int:
-    """How many there are in this network namespace, also those that are on their way in a message."""
-    with suppress(OSError):
-        return Path("/proc/net/unix").read_bytes().count(b"\n") - 1
-    return 0
-
-
-def _network_sockets() -> int:
-    """How many there are in this network namespace, of both versions of IP."""
-    count = 0
-    for name in ("sockstat", "sockstat6"):
-        with suppress(OSError, ValueError, IndexError):
-            for line in Path(f"/proc/net/{name}").read_text().splitlines():
-                if line.startswith(("TCP", "UDP")):
-                    count += int(line.split()[2])
-    return count
-
-
-def _queued_bytes(protocol: str) -> int:
-    queued = 0
-    with suppress(OSError, ValueError, IndexError):
-        for line in Path(f"/proc/net/{protocol}").read_text().splitlines()[1:]:
-            sent, _, received = line.split()[4].partition(":")
-            queued += int(sent, 16) + int(received, 16)
-    return queued
-
-
 def _virtual_bytes(pid: str) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * _PAGE
 
 
 def _rough_bytes(pid: str) -> int:
-    # Resident and not backed by a file. Counts pages shared since a fork once per process.
+    # Resident and not backed by a file, and the tables that all its pages would need. What is shared since a
+    # fork counts once per process.
     fields = Path(f"/proc/{pid}/statm").read_text().split()
-    return (int(fields[1]) - int(fields[2])) * _PAGE
+    return (int(fields[1]) - int(fields[2])) * _PAGE + int(fields[0]) * _TABLE_ENTRY
 
 
 def _proportional_bytes(pid: str) -> int:
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss_Anon:"):
-            return int(line.split()[1]) * 1024
+    own = _kilobytes(pid, "smaps_rollup", "Pss_Anon:") + _kilobytes(pid, "status", "VmPTE:")
+    return own * 1024
+
+
+def _kilobytes(pid: str, file: str, name: str) -> int:
+    for line in Path(f"/proc/{pid}/{file}").read_text().splitlines():
+        if line.startswith(name):
+            return int(line.split()[1])
     return 0
 
 
-def inodes_in_use(path: str) -> int:
-    """Number of files and directories on the file system of `path`."""
-    numbers = os.statvfs(path)
-    return numbers.f_files - numbers.f_ffree
+def inodes_in_use(paths: tuple[str, ...]) -> int:
+    """Number of files and directories on the file systems of these paths."""
+    found = 0
+    for path in paths:
+        with suppress(OSError):
+            numbers = os.statvfs(path)
+            found += numbers.f_files - numbers.f_ffree
+    return found

@@ -128,6 +128,38 @@ while True:
         ends=OUT_OF_MEMORY,
     ),
     Attack(
+        name="page tables",
+        code="""
+import mmap, signal
+block = mmap.mmap(-1, 128 << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ)
+for offset in range(0, len(block), 2 << 20):
+    block[offset]
+signal.pause()
+""",
+        ends=OUT_OF_MEMORY,
+    ),
+    Attack(
+        name="what nobody reads from pipes",
+        code="""
+import os, signal
+for _ in range(100):
+    if os.fork() == 0:
+        break
+while True:
+    try:
+        _, writing = os.pipe()
+    except OSError:
+        signal.pause()
+    os.set_blocking(writing, False)
+    try:
+        while True:
+            os.write(writing, b"x" * 4096)
+    except BlockingIOError:
+        pass
+""",
+        ends=OUT_OF_MEMORY,
+    ),
+    Attack(
         name="many files in memory",
         code="""
 import os
@@ -311,6 +343,18 @@ for count in range(100_000):
         in_docker=Outcome(result="No space left on device"),
     ),
     Attack(
+        name="more files than /dev/shm may have",
+        code="""
+for count in range(400_000):
+    open(f"/dev/shm/{count}", "w").close()
+""",
+        limits=SMALL_MEMORY,
+        timeout=20,
+        within=25,
+        ends=Outcome(error="SandboxDiedError", limit="tmp_inodes"),
+        in_docker=OUT_OF_MEMORY,
+    ),
+    Attack(
         name="a tree of folders too deep to remove",
         code="""
 import os
@@ -372,14 +416,16 @@ def test_memory_is_bounded_whatever_it_is_made_of(arena: Arena, attack: Attack) 
     arena.attack(replace(attack, limits=SMALL_MEMORY))
 
 
-@pytest.mark.parametrize("attack", MEMORY, ids=str)
-def test_memory_is_bounded_where_only_the_supervisor_counts_it(watched_arena: Arena, attack: Attack) -> None:
-    watched_arena.attack(replace(attack, limits=SMALL_MEMORY))
-
-
 @pytest.mark.parametrize("attack", FILES, ids=str)
 def test_files_are_bounded(arena: Arena, attack: Attack) -> None:
     arena.attack(attack)
+
+
+@pytest.mark.parametrize(
+    "attack", [*PROCESSES, *(replace(attack, limits=SMALL_MEMORY) for attack in MEMORY), *FILES], ids=str
+)
+def test_all_is_bounded_where_there_are_no_control_groups(watched_arena: Arena, attack: Attack) -> None:
+    watched_arena.attack(attack)
 
 
 def test_processor_time_is_shared_with_other_owners(arena: Arena) -> None:

@@ -109,7 +109,7 @@ def settings_for(
         limit_processes: Bound the processes by a resource limit, where the backend has nothing better.
         watch_memory: Have the supervisor watch memory, where the kernel does not.
         watch_network: The same for what network connections hold, where only the rest is counted.
-        watch_inodes: The same for files and directories in `/tmp`.
+        watch_inodes: The same for files and directories in the writable places.
         meet_at: Where in the sandbox the supervisor listens for this process, if that is worth a try.
     """
     threads = str(max(1, math.ceil(limits.cpus)))
