@@ -184,7 +184,7 @@ class ExecutorClient:
             allow_input=on_input is not None,
             silent=silent,
         )
-        tools = HostTools(self.registry, allowed, context)
+        tools = HostTools(self.registry, allowed, context, self._connection)
         return RunningExecution(self._connection, start, tools, on_input, idempotent)
 
     def _correlation_id(self, given: str | None) -> str:

@@ -50,7 +50,7 @@ def encode_result(value: Any, *, max_bytes: int | None = None) -> bytes:
 
     Args:
         value: The result.
-        max_bytes: Longest encoding, the limit ``result_bytes``; None for any.
+        max_bytes: Longest encoding, the limit ``message_bytes``; None for any.
 
     Raises:
         ToolResultError: It holds something that cannot be sent, or is too long.
@@ -71,10 +71,10 @@ def encode_result(value: Any, *, max_bytes: int | None = None) -> bytes:
         encoded = json.dumps(json.loads(text)).encode()
     if max_bytes is not None and len(encoded) > max_bytes:
         raise ToolResultError(
-            f"the tool's result is {len(encoded)} bytes of JSON, above the limit result_bytes of {max_bytes};"
-            " return less, such as a summary, a page, or the rows that are needed",
+            f"the tool's result is {len(encoded):,} bytes of JSON, above the limit message_bytes of "
+            f"{max_bytes:,}; return less, such as a summary, a page, or the rows that are needed",
             path="result",
-            limit="result_bytes",
+            limit="message_bytes",
         )
     return encoded
 

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from codemode.config import GrpcTlsConfig
 
 MAX_MESSAGE_BYTES = 64 << 20
+# What comes has the longest value that a sandbox may send, and some words about it.
+_MAX_ANSWER_BYTES = MAX_MESSAGE_BYTES + (1 << 20)
 
 
 def target_of(url: str) -> tuple[str, bool]:
@@ -30,7 +32,7 @@ def open_channel(url: str, tls: GrpcTlsConfig | None) -> grpc.aio.Channel:
     """Open a channel; call it on the SDK's loop."""
     target, secure = target_of(url)
     options: list[tuple[str, Any]] = [
-        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_receive_message_length", _MAX_ANSWER_BYTES),
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
         # Retries are ours: gRPC's own know nothing of executions that must not run twice.
         ("grpc.enable_retries", 0),

@@ -8,6 +8,8 @@ import grpc
 from codemode_proto.v1 import executor_pb2 as pb
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from codemode.wire.channel import MAX_MESSAGE_BYTES
+
 if TYPE_CHECKING:
     from codemode.wire.connection import Connection
 
@@ -36,6 +38,8 @@ async def describe(connection: Connection) -> pb.ReadyResponse:
         pb.ReadyRequest(), timeout=min(connection.timeout, MAX_SECONDS), metadata=connection.metadata
     )
     connection.instance = answer.executor_instance
+    if answer.max_message_bytes:
+        connection.max_message_bytes = min(answer.max_message_bytes, MAX_MESSAGE_BYTES)
     return answer
 
 

@@ -11,7 +11,7 @@ from codemode_proto.v1 import executor_pb2 as pb
 from codemode_proto.v1.executor_pb2_grpc import ExecutorStub
 
 from codemode.errors import ExecutorClientError
-from codemode.wire.channel import authorization, open_channel
+from codemode.wire.channel import MAX_MESSAGE_BYTES, authorization, open_channel
 from codemode.wire.failures import as_transport_error, error_for, failed
 from codemode.wire.loop import sdk_loop
 from codemode.wire.retry import RetryPolicy
@@ -47,6 +47,8 @@ class Connection:
         self.metadata: Sequence[tuple[str, str]] = authorization(api_key)
         # Which executor process answered last, to tell it from one that was started in its place.
         self.instance = ""
+        # The longest message it takes, as far as is known.
+        self.max_message_bytes = MAX_MESSAGE_BYTES
         self.idle_streams = IdleStreams()
         self._tls = tls
         self._closed = False

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from codemode_proto.v1 import executor_pb2 as pb
 
-from codemode.errors import ProtocolError
+from codemode.errors import LimitExceededError, ProtocolError
 from codemode.wire.checks import describe
 from codemode.wire.failures import as_transport_error, error_for, failed, instance_of
 
@@ -175,6 +175,7 @@ class RemoteExecution:
                 with suppress(grpc.aio.AioRpcError):
                     await describe(self._connection)
             self._instance = self._connection.instance
+            self._check_size()
         idle = self._connection.idle_streams
         call = idle.take()
         used_before = call is not None
@@ -210,6 +211,26 @@ class RemoteExecution:
                     self._writer.cancel()
                     self._writer = None
                 call.cancel()
+
+    def _check_size(self) -> None:
+        """Raise what gRPC would not say: that the request is too large, and what of it is."""
+        size, limit = self._start.ByteSize(), self._connection.max_message_bytes
+        if size <= limit:
+            return
+        parts = {
+            "code": len(self._start.code.encode()),
+            "config": len(self._start.config_json),
+            "context": self._start.context.ByteSize(),
+            "tools": self._start.tools.ByteSize(),
+        }
+        largest = max(parts, key=parts.__getitem__)
+        raise LimitExceededError(
+            f"{largest}: the request is {size:,} bytes, above the limit message_bytes of {limit:,}, and "
+            f"{parts[largest]:,} of them are this. Nothing was run. Bring data in as a file "
+            "(session.put_file), or by a tool",
+            limit="message_bytes",
+            correlation_id=self._start.correlation_id,
+        )
 
     async def _ended(self, call: Any, used_before: bool) -> Exception:
         """Why a stream ended before its execution was finished."""

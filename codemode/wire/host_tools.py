@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from codemode.core.context import RuntimeContext
     from codemode.core.registry import ComponentRegistry
     from codemode.tools import ToolBinding
+    from codemode.wire.connection import Connection
 
 MAX_MESSAGE = 4000
-# A little less than a gRPC message may have.
-MAX_VALUE_BYTES = (64 << 20) - (64 << 10)
+# What a message needs besides the value in it.
+_ENVELOPE_BYTES = 64 << 10
 
 
 class HostTools:
@@ -33,6 +34,7 @@ class HostTools:
         registry: Where they are; None when the caller has none.
         allowed: Names of those it may call; None for all in the registry.
         context: The caller's context, in force while a tool runs.
+        connection: The way that answers go.
     """
 
     def __init__(
@@ -40,10 +42,12 @@ class HostTools:
         registry: ComponentRegistry | None,
         allowed: frozenset[str] | None,
         context: RuntimeContext | None,
+        connection: Connection,
     ) -> None:
         self._registry = registry
         self._allowed = allowed
         self._context = context
+        self._connection = connection
         # What the caller's context variables were when it called execute.
         self._variables = contextvars.copy_context()
 
@@ -66,7 +70,7 @@ class HostTools:
         try:
             args, kwargs = _arguments(call)
             value = self._variables.copy().run(binding.call, args, kwargs, self._context)
-            return _success(call, value)
+            return self._success(call, value)
         except Exception as error:  # noqa: BLE001 - a tool may raise anything; its type and message go back
             return failure_of(call, error)
 
@@ -74,9 +78,16 @@ class HostTools:
         """Call a coroutine tool on the running loop and return the answer."""
         try:
             args, kwargs = _arguments(call)
-            return _success(call, await binding.call_async(args, kwargs, self._context))
+            return self._success(call, await binding.call_async(args, kwargs, self._context))
         except Exception as error:  # noqa: BLE001
             return failure_of(call, error)
+
+    def _success(self, call: pb.ToolCall, value: Any) -> pb.ExecuteRequest:
+        from codemode.tools import encode_result
+
+        data = encode_result(value, max_bytes=self._connection.max_message_bytes - _ENVELOPE_BYTES)
+        answer = pb.ToolAnswer(call_id=call.call_id, value=pb.Value(media_type="application/json", data=data))
+        return pb.ExecuteRequest(tool_answer=answer)
 
     def start(self, make_task: Callable[..., Any], work: Coroutine[Any, Any, Any]) -> Any:
         """Make a task that has the caller's context variables."""
@@ -112,14 +123,6 @@ def _arguments(call: pb.ToolCall) -> tuple[list[Any], dict[str, Any]]:
     if not isinstance(args, list) or not isinstance(kwargs, dict):
         raise ValueError("the arguments are not what the runner sends")
     return args, kwargs
-
-
-def _success(call: pb.ToolCall, value: Any) -> pb.ExecuteRequest:
-    from codemode.tools import encode_result
-
-    data = encode_result(value, max_bytes=MAX_VALUE_BYTES)
-    answer = pb.ToolAnswer(call_id=call.call_id, value=pb.Value(media_type="application/json", data=data))
-    return pb.ExecuteRequest(tool_answer=answer)
 
 
 def failure_of(call: pb.ToolCall, error: BaseException) -> pb.ExecuteRequest:

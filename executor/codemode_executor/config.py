@@ -4,11 +4,14 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+from codemode_sandbox.frames import MAX_MESSAGE
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from codemode_executor.limits import CEILINGS, FLOORS, Limits, change, flatten
 
+# Names of tools, and of everything else in a request.
+_REST_OF_REQUEST = 1 << 20
 BackendName = Literal["auto", "docker", "bubblewrap"]
 
 
@@ -68,7 +71,7 @@ class ExecutorConfig(BaseSettings):
     max_code_bytes: int = Field(1 << 20, ge=1, description="Longest code.")
     max_context_bytes: int = Field(64 << 10, description="Longest context, and longest config, as JSON.")
     max_message_bytes: int = Field(
-        64 << 20, description="Longest message on the wire, tool arguments included."
+        MAX_MESSAGE, le=MAX_MESSAGE, description="Longest message of a client, a tool's answer for instance."
     )
     journal_entries: int = Field(10_000, ge=1, description="Executions remembered.")
     journal_bytes: int = Field(256 << 20, ge=0, description="Bytes of events remembered.")
@@ -119,6 +122,12 @@ class ExecutorConfig(BaseSettings):
 
     @model_validator(mode="after")
     def _limits_agree(self) -> Self:
+        least = self.max_code_bytes + 2 * self.max_context_bytes + _REST_OF_REQUEST
+        if self.max_message_bytes < least:
+            raise ValueError(
+                f"max_message_bytes: {self.max_message_bytes:,} is below what the longest code, context and "
+                f"config need, {least:,}"
+            )
         for name in _SETTABLE:
             value, ceiling = getattr(self, name), getattr(self, f"max_{name}")
             if not FLOORS[name] <= value:

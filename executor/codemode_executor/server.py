@@ -115,7 +115,8 @@ async def _serve(
     server = grpc.aio.server(
         options=[
             ("grpc.max_receive_message_length", config.max_message_bytes),
-            ("grpc.max_send_message_length", config.max_message_bytes),
+            # What is sent has limits of its own.
+            ("grpc.max_send_message_length", -1),
             ("grpc.max_metadata_size", 16 << 10),
             # Two executors must not share an address without knowing.
             ("grpc.so_reuseport", 0),

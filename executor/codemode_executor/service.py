@@ -258,6 +258,7 @@ class ExecutorService(pb_grpc.ExecutorServicer):
                 warm_sandboxes=self._pool.warm_count,
                 image=self._pool.backend.image,
                 executor_instance=INSTANCE,
+                max_message_bytes=self._config.max_message_bytes,
             )
 
         return await _serve(context, work)

@@ -192,10 +192,10 @@ def test_text_that_utf8_cannot_carry_is_escaped() -> None:
 def test_a_result_beyond_the_limit_names_it() -> None:
     assert encode_result("x" * 8, max_bytes=10)
     with pytest.raises(
-        ToolResultError, match="11 bytes of JSON, above the limit result_bytes of 10"
+        ToolResultError, match="11 bytes of JSON, above the limit message_bytes of 10"
     ) as caught:
         encode_result("x" * 9, max_bytes=10)
-    assert caught.value.limit == "result_bytes"
+    assert caught.value.limit == "message_bytes"
 
 
 def test_numpy_and_pandas_are_not_imported_for_nothing() -> None:

@@ -1401,6 +1401,7 @@ class ReadyResponse(_message.Message):
     WARM_SANDBOXES_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
     EXECUTOR_INSTANCE_FIELD_NUMBER: _builtins.int
+    MAX_MESSAGE_BYTES_FIELD_NUMBER: _builtins.int
     ready: _builtins.bool
     reason: _builtins.str
     """Why not, or empty."""
@@ -1410,6 +1411,8 @@ class ReadyResponse(_message.Message):
     image: _builtins.str
     executor_instance: _builtins.str
     """As in `Started`."""
+    max_message_bytes: _builtins.int
+    """The longest message that the executor takes; what it sends is little longer than 64 MiB."""
     @_builtins.property
     def default_limits(self) -> Global___Limits: ...
     @_builtins.property
@@ -1434,10 +1437,11 @@ class ReadyResponse(_message.Message):
         warm_sandboxes: _builtins.int = ...,
         image: _builtins.str = ...,
         executor_instance: _builtins.str = ...,
+        max_message_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ceilings", b"ceilings", "default_limits", b"default_limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "ceilings", b"ceilings", "default_limits", b"default_limits", "enforcement", b"enforcement", "executor_instance", b"executor_instance", "image", b"image", "isolation_keys", b"isolation_keys", "ready", b"ready", "reason", b"reason", "version", b"version", "warm_sandboxes", b"warm_sandboxes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "ceilings", b"ceilings", "default_limits", b"default_limits", "enforcement", b"enforcement", "executor_instance", b"executor_instance", "image", b"image", "isolation_keys", b"isolation_keys", "max_message_bytes", b"max_message_bytes", "ready", b"ready", "reason", b"reason", "version", b"version", "warm_sandboxes", b"warm_sandboxes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
