@@ -43,7 +43,8 @@ class ErrorDetails:
         message: The exception's message.
         traceback: Plain text with the code's own lines.
         traceback_lines: The same, coloured for a terminal or a notebook (ANSI).
-        limit: Limit that ended the execution, such as ``timeout_seconds``; or empty.
+        limit: Limit that ended the execution, such as ``timeout_seconds``; or empty. For an
+            exception of the code's own, such as MemoryError, it is the sandbox's guess.
         tool: Tool that failed; or empty.
         line: Line of the code, from 1, where the error arose; 0 when unknown.
     """

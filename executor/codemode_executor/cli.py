@@ -25,9 +25,13 @@ _SECTIONS = {
         "backend image docker_runtime control_groups preload warm max_sandboxes sandbox_idle_seconds "
         "sandbox_uses session_idle_seconds"
     ),
-    "Limits of code that asks for no others": "timeout_seconds memory_bytes cpus processes tmp_bytes",
+    "Limits of code that asks for no others": (
+        "timeout_seconds memory_bytes cpus processes open_files tmp_bytes tmp_inodes output_bytes "
+        "result_bytes tool_calls tool_calls_per_second"
+    ),
     "The highest limits that code may ask for": (
-        "max_timeout_seconds max_memory_bytes max_cpus max_processes max_tmp_bytes"
+        "max_timeout_seconds max_memory_bytes max_cpus max_processes max_open_files max_tmp_bytes "
+        "max_tmp_inodes max_output_bytes max_result_bytes max_tool_calls max_tool_calls_per_second"
     ),
     "Logs and metrics": "log_level metrics",
 }

@@ -106,6 +106,20 @@ class ExecutorConfig(BaseSettings):
     tmp_bytes: int = Field(
         Limits().sandbox.tmp_bytes, description="Size of a sandbox's /tmp, which holds the working directory."
     )
+    open_files: int = Field(
+        Limits().sandbox.open_files, description="Open files of one process in a sandbox."
+    )
+    tmp_inodes: int = Field(
+        Limits().sandbox.tmp_inodes, description="Files and directories in a sandbox's /tmp."
+    )
+    output_bytes: int = Field(
+        Limits().output_bytes, description="Text and displays of one execution; more is cut."
+    )
+    result_bytes: int = Field(Limits().result_bytes, description="Result of one execution; more is cut.")
+    tool_calls: int = Field(Limits().tool_calls, description="Tool calls of one execution.")
+    tool_calls_per_second: int = Field(
+        Limits().tool_calls_per_second, description="The same in a second; more have to wait."
+    )
     max_timeout_seconds: float = Field(
         CEILINGS.timeout_seconds, description="Longest wall time that a request may ask for."
     )
@@ -119,6 +133,22 @@ class ExecutorConfig(BaseSettings):
     max_tmp_bytes: int = Field(
         CEILINGS.sandbox.tmp_bytes, description="Largest /tmp that a request may ask for."
     )
+    max_open_files: int = Field(
+        CEILINGS.sandbox.open_files, description="Most open files that a request may ask for."
+    )
+    max_tmp_inodes: int = Field(
+        CEILINGS.sandbox.tmp_inodes, description="Most files in /tmp that a request may ask for."
+    )
+    max_output_bytes: int = Field(
+        CEILINGS.output_bytes, description="Most output that a request may ask for."
+    )
+    max_result_bytes: int = Field(
+        CEILINGS.result_bytes, description="Longest result that a request may ask for."
+    )
+    max_tool_calls: int = Field(CEILINGS.tool_calls, description="Most tool calls a request may ask for.")
+    max_tool_calls_per_second: int = Field(
+        CEILINGS.tool_calls_per_second, description="Most tool calls a second a request may ask for."
+    )
 
     @model_validator(mode="after")
     def _limits_agree(self) -> Self:
@@ -128,10 +158,10 @@ class ExecutorConfig(BaseSettings):
                 f"max_message_bytes: {self.max_message_bytes:,} is below what the longest code, context and "
                 f"config need, {least:,}"
             )
-        for name in _SETTABLE:
-            value, ceiling = getattr(self, name), getattr(self, f"max_{name}")
-            if not FLOORS[name] <= value:
-                raise ValueError(f"{name}: {value:,} is below the least that works, {FLOORS[name]:,}")
+        for name in flatten(Limits()):
+            value, ceiling, floor = getattr(self, name), getattr(self, f"max_{name}"), FLOORS.get(name, 0)
+            if not floor <= value:
+                raise ValueError(f"{name}: {value:,} is below the least that works, {floor:,}")
             if not value <= ceiling:
                 raise ValueError(f"{name}: {value:,} is above max_{name}, {ceiling:,}")
         return self
@@ -139,12 +169,9 @@ class ExecutorConfig(BaseSettings):
     @property
     def default_limits(self) -> Limits:
         """The limits of a request that asks for none."""
-        return change(Limits(), {name: getattr(self, name) for name in _SETTABLE})
+        return change(Limits(), {name: getattr(self, name) for name in flatten(Limits())})
 
     @property
     def ceilings(self) -> Limits:
         """The highest limits a request may ask for."""
-        return change(CEILINGS, {name: getattr(self, f"max_{name}") for name in _SETTABLE})
-
-
-_SETTABLE = [name for name in flatten(Limits()) if f"max_{name}" in ExecutorConfig.model_fields]
+        return change(CEILINGS, {name: getattr(self, f"max_{name}") for name in flatten(Limits())})

@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from codemode_proto.v1 import executor_pb2 as pb
 
-from codemode_executor.limits import Limits
+from codemode_executor.limits import Limits, SandboxLimits
 
 _MAX_LINES = 2000
 
@@ -53,6 +53,9 @@ def _clean(value: Any, limit: int) -> str:
     return value[:limit].encode("utf-8", "replace").decode()
 
 
+_SANDBOX_LIMITS = frozenset(one.name for one in fields(SandboxLimits))
+
+
 def _error(error: Mapping[str, Any]) -> pb.ErrorDetails:
     kind = _clean(error["type"], 200)
     return pb.ErrorDetails(
@@ -60,7 +63,8 @@ def _error(error: Mapping[str, Any]) -> pb.ErrorDetails:
         message=_clean(error["message"], 20_000),
         traceback=_clean(error["traceback"], 250_000),
         traceback_lines=[_clean(line, 20_000) for line in error["lines"][:_MAX_LINES]],
-        limit="memory_bytes" if kind == "MemoryError" else "",
+        # The code's own word, as all of this: that it ended by such an error, not that a limit ended it.
+        limit=limit if (limit := _clean(error.get("limit", ""), 100)) in _SANDBOX_LIMITS else "",
         tool=_clean(error.get("tool", ""), 256),
         line=_count(error.get("line", 0)),
     )

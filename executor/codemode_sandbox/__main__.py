@@ -26,7 +26,7 @@ def main() -> None:
     os.environ.update(settings.environment)
 
     # Everything a fork will need is loaded before it.
-    from codemode_sandbox import fork_hooks, prefault
+    from codemode_sandbox import errors, fork_hooks, prefault
 
     with fork_hooks.put_off():
         import_module("threading").stack_size(THREAD_STACK_BYTES)
@@ -38,6 +38,7 @@ def main() -> None:
     from codemode_sandbox.shell import make_shell
     from codemode_sandbox.supervisor import Supervisor
 
+    errors.limits.update(settings.limits)
     for name in settings.preload:
         import_module(name)
     interpreter = Interpreter(make_shell())

@@ -1,11 +1,18 @@
 """Errors of user code, made readable: the cell's own lines, and what to do next."""
 
+import errno
+import math
 import os
 import traceback
+from contextlib import suppress
 from types import TracebackType
 
 _OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
 MAX_TRACEBACK = 200_000
+# How far from the limit a count may be: some may have ended since.
+_FEW = 4
+# The limits of this sandbox by name, told at its start.
+limits: dict[str, float] = {}
 
 
 def without_our_frames(tb: TracebackType | None) -> TracebackType | None:
@@ -47,12 +54,44 @@ def add_hint(error: BaseException) -> None:
         )
     elif isinstance(error, OSError) and type(error).__name__ in {"gaierror", "ConnectionError"}:
         hint = "The sandbox has no network. Register a tool that fetches, and call it from here."
-    elif isinstance(error, MemoryError):
-        hint = "The sandbox's memory is limited (memory_bytes). Work on less at a time, or raise the limit."
+    elif limit := limit_of(error):
+        hint = f"This is the sandbox's limit {limit}={limits[limit]:,}. Use less at a time, or ask for more."
     else:
         return
     if hint not in getattr(error, "__notes__", ()):
         error.add_note(hint)
+
+
+def limit_of(error: BaseException) -> str:
+    """The limit of the sandbox that code ran into with this error, as far as can be seen; or empty."""
+    found = ""
+    if isinstance(error, MemoryError):
+        found = "memory_bytes"
+    elif isinstance(error, OSError) and error.errno == errno.EMFILE:
+        found = "open_files"
+    elif isinstance(error, OSError) and error.errno == errno.EFBIG:
+        found = "tmp_bytes"
+    elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        found = _what_is_full()
+    elif isinstance(error, BlockingIOError) or message_of(error) == "can't start new thread":
+        # Other things are "temporarily unavailable" as well.
+        found = "processes" if _tasks() >= limits.get("processes", math.inf) - _FEW else ""
+    return found if found in limits else ""
+
+
+def _what_is_full() -> str:
+    numbers = os.statvfs(os.environ.get("TMPDIR", "/tmp"))
+    return "tmp_inodes" if numbers.f_ffree == 0 else "tmp_bytes" if numbers.f_bavail == 0 else ""
+
+
+def _tasks() -> int:
+    """Processes and threads of the sandbox."""
+    count = 0
+    for pid in os.listdir("/proc"):
+        if pid.isdigit():
+            with suppress(OSError):
+                count += len(os.listdir(f"/proc/{pid}/task"))
+    return count
 
 
 def line_of(error: BaseException, filenames: set[str]) -> int:

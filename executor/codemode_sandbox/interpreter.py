@@ -18,7 +18,7 @@ from codemode_sandbox.channel import Channel
 from codemode_sandbox.frames import Message, MessageKind
 from codemode_sandbox.loop import CellLoop
 from codemode_sandbox.processes import CHANNEL_DESCRIPTOR
-from codemode_sandbox.result import EarlierResult, typed_value
+from codemode_sandbox.result import NOTHING, EarlierResult, typed_value
 from codemode_sandbox.shell import SandboxShell
 from codemode_sandbox.streams import AskingInput, ChannelStream
 from codemode_sandbox.tools import ReadOnlyMapping, ToolError, Tools
@@ -120,7 +120,7 @@ class Interpreter:
                 outcome = shell.run_cell(code, store_history=not silent, silent=silent)
             error = outcome.error_before_exec or outcome.error_in_exec
             answer = earlier.answer(outcome.result)
-            if error is None and answer is not None:
+            if error is None and answer is not NOTHING:
                 text = str(answer)
                 value = typed_value(answer, limit)
         except KeyboardInterrupt as interrupt:
@@ -174,6 +174,7 @@ class Interpreter:
             "traceback": _without_colour("\n".join(lines)),
             "lines": lines,
             "line": errors.line_of(error, filenames),
+            "limit": errors.limit_of(error),
             "tool": str(error.tool) if isinstance(error, ToolError) else "",
         }
 

@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 _MISSING = object()
+# What an execution without a result has.
+NOTHING = object()
 _LOOKS = {"globals", "locals", "vars", "dir", "get_ipython"}
 
 
@@ -36,14 +38,16 @@ class EarlierResult:
             builtins.result = self._value  # type: ignore[attr-defined]
 
     def answer(self, last_value: Any) -> Any:
-        """The result of the execution that has run.
+        """The result of the execution that has run; `NOTHING` when there is none.
 
         Args:
-            last_value: The value of its last expression.
+            last_value: The value of its last expression; None when there was none, or it had none.
         """
         found = self._namespace.get("result", _MISSING)
         stale = not self._hidden and found is self._value and not self._assigned
-        return last_value if found is _MISSING or stale else found
+        if found is not _MISSING and not stale:
+            return found
+        return NOTHING if last_value is None else last_value
 
     def restore(self) -> None:
         """Put it back, unless the code has set another."""

@@ -15,6 +15,7 @@ class Settings:
         home: The interpreters' `HOME`.
         wipe: Directories emptied by a reset.
         rlimits: Limits of every interpreter, by the part of `resource.RLIMIT_*` after the underscore.
+        limits: The limits of the sandbox by name, for words about them.
         environment: Environment of every interpreter, complete.
         font_cache: Directory with matplotlib's list of fonts, linked into every new home; or empty.
         memory_bytes: Bound on the sum over all processes, watched here; None where a control group does it.
@@ -30,6 +31,7 @@ class Settings:
     home: str = "/tmp/home"
     wipe: tuple[str, ...] = ("/tmp", "/dev/shm", "/dev/mqueue")
     rlimits: dict[str, int] = field(default_factory=dict)
+    limits: dict[str, float] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
     font_cache: str = ""
     memory_bytes: int | None = None

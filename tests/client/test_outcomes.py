@@ -47,7 +47,7 @@ if TYPE_CHECKING:
         ("2 + 2", "4", 4),
         ("result = 1\n'an expression'", "1", 1),
         ("x = 1", "", None),
-        ("result = None", "", None),
+        ("result = None", "None", None),
         ("", "", None),
         ("# only a comment", "", None),
         ("result = {'a': [1, 2.5, True, None, 'é']}", "{'a': [1, 2.5, True, None, 'é']}", None),

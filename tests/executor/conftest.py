@@ -222,6 +222,7 @@ class Runner:
             work=str(place / "work"),
             home=str(place / "home"),
             wipe=(str(place),),
+            limits={"memory_bytes": 512 << 20},
             environment={
                 "HOME": str(place / "home"),
                 "IPYTHONDIR": str(folder / "ipython"),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
+from codemode_executor.limits import Limits, flatten
 from codemode_proto.v1 import executor_pb2 as pb
 
 if TYPE_CHECKING:
@@ -140,11 +141,22 @@ def test_the_limits_in_force_are_told(raw: RawClient) -> None:
 
 
 def test_operators_set_the_ceilings(start_executor: MakeExecutor, dial: MakeRawClient) -> None:
-    raw = dial(start_executor(max_memory_bytes=600 << 20, max_timeout_seconds=60, warm=0))
-    for limits in (pb.Limits(memory_bytes=601 << 20), pb.Limits(timeout_seconds=61)):
+    defaults = flatten(Limits())
+    raw = dial(start_executor(warm=0, **{f"max_{name}": value for name, value in defaults.items()}))
+    assert raw.run("1").success
+    for name, value in defaults.items():
+        limits = pb.Limits(**{name: value + 1})  # type: ignore[arg-type] # the field's type
         code, details = raw.refusal(lambda limits=limits: raw.run(limits=limits))  # type: ignore[misc]
         assert code is Code.INVALID_ARGUMENT
+        assert details.startswith(f"limits.{name}: ")
         assert "ceiling" in details
+
+
+def test_operators_set_the_defaults(start_executor: MakeExecutor, dial: MakeRawClient) -> None:
+    lower = {name: value / 2 if name == "cpus" else value // 2 for name, value in flatten(Limits()).items()}
+    raw = dial(start_executor(warm=0, **lower))
+    started = raw.execute(raw.start("1"))[0].started
+    assert {name: getattr(started.limits, name) for name in lower} == lower
 
 
 # --- identity -----------------------------------------------------------------------------------------
@@ -274,8 +286,8 @@ def test_an_answer_that_is_no_json_is_an_error_in_the_code_alone(raw: RawClient,
 def test_a_message_above_the_limit_is_refused_and_the_executor_goes_on(
     start_executor: MakeExecutor, dial: MakeRawClient
 ) -> None:
-    raw = dial(start_executor(max_message_bytes=100_000, warm=0))
-    code, details = raw.refusal(lambda: raw.run("x" * 200_000))
+    raw = dial(start_executor(max_message_bytes=3 << 20, warm=0))
+    code, details = raw.refusal(lambda: raw.run("x" * (4 << 20)))
     assert code is Code.RESOURCE_EXHAUSTED
     assert "larger than max" in details
     assert raw.run("1 + 1").result == "2"

@@ -302,6 +302,64 @@ while True:
     ),
 ]
 
+NAMED = [
+    Attack(
+        name="processes",
+        code="""
+import os, signal
+while True:
+    if os.fork() == 0:
+        signal.pause()
+""",
+        ends=Outcome(error="BlockingIOError", limit="processes"),
+    ),
+    Attack(
+        name="threads",
+        code="""
+import threading
+threading.stack_size(64 << 10)
+wait = threading.Event()
+while True:
+    threading.Thread(target=wait.wait, daemon=True).start()
+""",
+        ends=Outcome(error="RuntimeError", limit="processes"),
+    ),
+    Attack(
+        name="open files",
+        code="""
+kept = []
+while True:
+    kept.append(open("/dev/null"))
+""",
+        ends=Outcome(error="OSError", limit="open_files"),
+    ),
+    Attack(
+        name="the size of /tmp",
+        code="""
+import itertools
+for count in itertools.count():
+    open(f"/tmp/{count}", "wb", 0).write(b"x" * (1 << 20))
+""",
+        limits={"tmp_bytes": 8 << 20},
+        ends=Outcome(error="OSError", limit="tmp_bytes"),
+    ),
+    Attack(
+        name="files in /tmp",
+        code="""
+import itertools
+for count in itertools.count():
+    open(f"/tmp/{count}", "wb").close()
+""",
+        ends=Outcome(error="SandboxDiedError", limit="tmp_inodes"),
+        in_docker=Outcome(error="OSError", limit="tmp_inodes"),
+    ),
+    Attack(
+        name="memory",
+        code="kept = bytearray(8 << 30)",
+        ends=Outcome(error="MemoryError", limit="memory_bytes"),
+    ),
+]
+
 FILES = [
     Attack(
         name="a full /tmp",
@@ -414,6 +472,14 @@ def test_processes_and_threads_are_bounded(arena: Arena, attack: Attack) -> None
 @pytest.mark.parametrize("attack", MEMORY, ids=str)
 def test_memory_is_bounded_whatever_it_is_made_of(arena: Arena, attack: Attack) -> None:
     arena.attack(replace(attack, limits=SMALL_MEMORY))
+
+
+@pytest.mark.parametrize("attack", NAMED, ids=str)
+def test_an_error_names_the_limit_that_caused_it(arena: Arena, attack: Attack) -> None:
+    result = arena.attack(attack)
+    assert result.error_details is not None
+    if attack.ends.error != "SandboxDiedError" or arena.backend == "docker":
+        assert f"This is the sandbox's limit {attack.ends.limit}=" in result.error_details.traceback
 
 
 @pytest.mark.parametrize("attack", FILES, ids=str)

@@ -4,7 +4,7 @@ import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from codemode_sandbox.settings import Settings
 
@@ -143,6 +143,7 @@ def settings_for(
         site=tuple(places.site),
         preload=tuple(preload),
         rlimits=rlimits,
+        limits=asdict(limits),
         environment=environment,
         font_cache=places.font_cache,
         memory_bytes=limits.memory_bytes if watch_memory else None,
