@@ -13,13 +13,28 @@ import re
 import secrets
 import time
 from collections.abc import Iterator
+from contextvars import ContextVar
 
-__all__ = ["generate_correlation_id", "validate_correlation_prefix"]
+__all__ = ["generate_correlation_id", "get_correlation_id", "validate_correlation_prefix"]
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _RANDOM_DIGITS = 4
 _RANDOM_RANGE: int = len(_DIGITS) ** _RANDOM_DIGITS
 _PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
+
+
+# Of the execution that a tool is running for.
+_current: ContextVar[str] = ContextVar("codemode_correlation_id", default="")
+
+
+def get_correlation_id() -> str:
+    """Return the correlation id of the execution that called this tool; empty outside of tools."""
+    return _current.get()
+
+
+def set_correlation_id(correlation_id: str) -> None:
+    """Make this what tools get from here on, in the present context of `contextvars`."""
+    _current.set(correlation_id)
 
 
 class _RandomPart:

@@ -46,7 +46,7 @@ class ExecutorClient:
             DEADLINE_EXCEEDED and RESOURCE_EXHAUSTED.
         include_correlation_id: Whether a request without a correlation id is given one.
         correlation_id_prefix: What generated correlation ids begin with.
-        registry: Where the tools are that code may call.
+        registry: Where the tools are that code may call; by default where `codemode.tool` puts them.
         retry_jitter: Take a random part of each wait, so that many clients do not come back at once.
     """
 
@@ -168,6 +168,7 @@ class ExecutorClient:
         from codemode_proto.v1 import executor_pb2 as pb
 
         from codemode.core.running import RunningExecution
+        from codemode.tools import default_registry
         from codemode.wire.host_tools import HostTools
 
         self._check_open()
@@ -184,7 +185,8 @@ class ExecutorClient:
             allow_input=on_input is not None,
             silent=silent,
         )
-        tools = HostTools(self.registry, allowed, context, self._connection)
+        registry = self.registry if self.registry is not None else default_registry()
+        tools = HostTools(registry, allowed, context, self._connection, start.correlation_id)
         return RunningExecution(self._connection, start, tools, on_input, idempotent)
 
     def _correlation_id(self, given: str | None) -> str:

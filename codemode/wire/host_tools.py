@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from codemode_proto.v1 import executor_pb2 as pb
 
+from codemode.core.correlation import set_correlation_id
 from codemode.errors import ComponentNotFoundError, ToolNotFoundError
 
 if TYPE_CHECKING:
@@ -31,18 +32,20 @@ class HostTools:
     """The tools that one execution may call.
 
     Args:
-        registry: Where they are; None when the caller has none.
+        registry: Where they are.
         allowed: Names of those it may call; None for all in the registry.
         context: The caller's context, in force while a tool runs.
         connection: The way that answers go.
+        correlation_id: Of the execution, for tools that ask for it.
     """
 
     def __init__(
         self,
-        registry: ComponentRegistry | None,
+        registry: ComponentRegistry,
         allowed: frozenset[str] | None,
         context: RuntimeContext | None,
         connection: Connection,
+        correlation_id: str,
     ) -> None:
         self._registry = registry
         self._allowed = allowed
@@ -50,6 +53,7 @@ class HostTools:
         self._connection = connection
         # What the caller's context variables were when it called execute.
         self._variables = contextvars.copy_context()
+        self._variables.run(set_correlation_id, correlation_id)
 
     def binding_of(self, call: pb.ToolCall) -> ToolBinding | pb.ExecuteRequest:
         """The tool that a call names, or the answer that there is none."""
@@ -61,7 +65,7 @@ class HostTools:
             return failure_of(call, error)
 
     def _find(self, name: str) -> ToolBinding:
-        if self._registry is None or (self._allowed is not None and name not in self._allowed):
+        if self._allowed is not None and name not in self._allowed:
             raise ToolNotFoundError(f"this execution may not call a tool {name!r}", name=name)
         return self._registry.tool_binding(name)
 
@@ -95,7 +99,7 @@ class HostTools:
 
     def describe(self, request: pb.SchemaRequest) -> pb.ExecuteRequest:
         """Answer what tools there are, or what one of them takes."""
-        names = [request.name] if request.name else sorted(self._registry.tools if self._registry else ())
+        names = [request.name] if request.name else sorted(self._registry.tools)
         tools = []
         for name in names:
             try:

@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydantic import BaseModel, Field
 
-from codemode import ClientConfig, Codemode, ComponentRegistry, ExecutorClient
-from codemode.core.correlation import generate_correlation_id
+from codemode import ClientConfig, Codemode, ComponentRegistry, ExecutorClient, tool
+from codemode.core.correlation import generate_correlation_id, get_correlation_id
 from codemode.core.executor_client import (
     ExecutorClientError,
     ExecutorConnectionError,
     ExecutorTimeoutError,
 )
 from codemode.core.registry import RuntimeContext, get_current_context, reset_context
+from codemode.tools import default_registry
 
 if TYPE_CHECKING:
     from codemode.local import LocalExecutor
@@ -175,6 +176,24 @@ def test_the_low_level_client(executor: LocalExecutor) -> None:
             await client.close_async()
 
     asyncio.run(execute_code())
+
+
+def test_a_client_without_a_registry_calls_the_tools_that_are_there_for_all(executor: LocalExecutor) -> None:
+    @tool(overwrite=True)
+    def weather(location: str) -> str:
+        """The weather now, and for whom it was asked."""
+        return f"{location}: {get_correlation_id()}"
+
+    with ExecutorClient(executor_url=executor.url, api_key=executor.api_key) as client:
+        result = client.execute(
+            code="result = tools['weather'].run(location='NYC')",
+            available_tools=["weather"],
+            config={},
+            correlation_id="req-abc123",
+        )
+    assert (result.result, result.correlation_id) == ("NYC: req-abc123", "req-abc123")
+    assert get_correlation_id() == ""
+    default_registry().unregister_tool("weather")
 
 
 def test_the_clients_context_managers(executor: LocalExecutor) -> None:
