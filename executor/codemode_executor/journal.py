@@ -1,5 +1,6 @@
 """What the executor remembers of executions, so that a retry runs nothing twice."""
 
+import asyncio
 import hashlib
 import time
 from collections import deque
@@ -67,6 +68,7 @@ class Journal:
         self._ended: deque[tuple[Key, Execution]] = deque()
         self._forgotten: deque[tuple[Key, Forgotten]] = deque()
         self._bytes = 0
+        self._timer: asyncio.TimerHandle | None = None
         self._max_entries = max_entries
         self._max_bytes = max_bytes
         self._max_age = max_age
@@ -126,6 +128,19 @@ class Journal:
     def _note_end(self, key: Key, execution: Execution) -> None:
         self._bytes += execution.log.size
         self._ended.append((key, execution))
+        if self._timer is None:
+            self._forget_later(execution.ended.get_loop())
+
+    def _forget_later(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Outputs must not stay for ever where nobody begins anything new."""
+
+        def forget() -> None:
+            self._timer = None
+            self._forget()
+            if self._ended or self._forgotten:
+                self._forget_later(loop)
+
+        self._timer = loop.call_later(self._max_age, forget)
 
     def drop(self, owner: Owner, execution: Execution) -> None:
         """Forget an execution that was refused before anything ran, so that a retry may run it."""

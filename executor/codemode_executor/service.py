@@ -12,6 +12,7 @@ from codemode_proto.v1 import executor_pb2 as pb
 from codemode_proto.v1 import executor_pb2_grpc as pb_grpc
 
 from codemode_executor import logs
+from codemode_executor.asking import MAX_NAME
 from codemode_executor.auth import Authenticator
 from codemode_executor.config import ExecutorConfig
 from codemode_executor.conversation import Context, Conversation
@@ -119,6 +120,10 @@ class ExecutorService(pb_grpc.ExecutorServicer):
                 f"code: {length:,} bytes are above the limit of {self._config.max_code_bytes:,}; "
                 "put data in files or tools"
             )
+        if len(start.correlation_id) > MAX_NAME:
+            raise InvalidRequestError(f"correlation_id: longer than {MAX_NAME} characters")
+        if any(len(name) > MAX_NAME for name in start.tools.allowed):
+            raise InvalidRequestError(f"tools.allowed: a name is longer than {MAX_NAME} characters")
         if len(start.tools.allowed) > MAX_TOOLS:
             raise InvalidRequestError(f"tools.allowed: more than {MAX_TOOLS:,} names; use all_registered")
         config = parse_object(start.config_json, "config_json", self._config.max_context_bytes)
@@ -132,7 +137,7 @@ class ExecutorService(pb_grpc.ExecutorServicer):
             limits = resolve(start.limits, defaults, self._ceilings)
             return Execution(
                 start.execution_id,
-                start.correlation_id[:256],
+                start.correlation_id,
                 limits,
                 tools,
                 bool(start.session_id),

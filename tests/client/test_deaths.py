@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from codemode import Codemode
-from codemode.errors import ExecutorConnectionError
+from codemode.errors import ExecutorConnectionError, ExecutorTimeoutError
 
 if TYPE_CHECKING:
     from codemode.local import LocalExecutor
@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 LONG = "import time\ntools.begun()\ntime.sleep(100)"
 
 CLIENT = """
-import sys
+import sys, time
 from codemode import ClientConfig, Codemode
 codemode = Codemode(client_config=ClientConfig(executor_url=sys.argv[1], executor_api_key=sys.argv[2]))
 codemode.registry.register_tool("begun", lambda: print("begun", flush=True))
+codemode.registry.register_tool("begin_and_wait", lambda: (print("begun", flush=True), time.sleep(100)))
 codemode.execute({code!r}, execution_timeout=100)
 """
 
@@ -61,7 +62,7 @@ def test_the_execution_of_a_client_killed_in_a_tool_call_is_stopped(
     start_executor: MakeExecutor, connect: MakeClient
 ) -> None:
     executor = start_executor(max_sandboxes=1, warm=0, vanished_seconds=0.8)
-    begin_and_kill_the_client(executor, "tools.begun(); tools.begun(); import time; time.sleep(100)")
+    begin_and_kill_the_client(executor, "tools.begin_and_wait()")
     assert seconds_until_the_only_sandbox_is_free(connect(executor)) < 5
 
 
@@ -226,6 +227,23 @@ codemode.execute("tools.begun(); import time; time.sleep(100)")
         assert len(family) >= 4
         parent.kill()
     assert all_end(family)
+
+
+def test_an_executor_that_does_not_answer_is_waited_for_as_long_as_the_client_says(
+    start_executor: MakeExecutor, connect: MakeClient
+) -> None:
+    executor = start_executor()
+    codemode = connect(executor, retry_max_attempts=2, executor_timeout=1)
+    assert codemode.execute("1 + 1") == "2"
+    os.kill(executor.pid, signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        with pytest.raises(ExecutorTimeoutError, match="did not answer in time"):
+            codemode.execute("1 + 1", execution_timeout=1)
+        # Twice what the code may take and what is waited beyond it.
+        assert 3.5 < time.monotonic() - began < 8
+    finally:
+        os.kill(executor.pid, signal.SIGCONT)
 
 
 def test_a_forked_process_that_ends_leaves_the_executor_to_its_parent() -> None:

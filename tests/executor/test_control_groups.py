@@ -60,18 +60,6 @@ def test_those_of_a_killed_executor_go_with_the_next(
     assert not groups_of_executors() & left
 
 
-def test_half_a_processor_is_half_a_processor(codemode: Codemode) -> None:
-    busy = """
-import time
-began, worked = time.monotonic(), time.process_time()
-while time.monotonic() - began < 1.5:
-    pass
-result = (time.process_time() - worked) / (time.monotonic() - began)
-"""
-    share = float(codemode.run(busy, limits={"cpus": 0.5}).result)
-    assert 0.2 < share < 0.65
-
-
 def test_a_process_that_the_kernel_ends_for_memory_is_no_mystery(codemode: Codemode) -> None:
     outcome = codemode.run(
         "kept = []\nimport mmap\nwhile True:\n"

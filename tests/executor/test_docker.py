@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -10,7 +11,7 @@ import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import docker
 import docker.errors
@@ -23,6 +24,8 @@ from codemode.errors import ExecutorConnectionError, SessionLostError
 from codemode.local import LocalExecutor
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.conftest import MakeClient, MakeProxy
 
 
@@ -205,19 +208,63 @@ def test_a_supervisor_that_does_not_welcome_this_user_is_spoken_to_over_the_engi
     assert boot_of_one(engine)["link"] == "stream"
 
 
-def test_nothing_of_the_host_is_mounted(engine: docker.DockerClient, sandboxes: Sandboxes) -> None:
+# --- what a container may do ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def described(engine: docker.DockerClient, sandbox_image: str) -> Iterator[dict[str, Any]]:
+    """What the engine says of the only sandbox of an executor with every default unchanged."""
+    before = Sandboxes(engine)
     executor = LocalExecutor("docker", warm=1)
-    try:
-        deadline = time.monotonic() + 10
-        while not sandboxes.ours():
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        (container,) = sandboxes.ours()
-        described = engine.api.inspect_container(container)
-        assert described["Mounts"] == []
-        assert not described["HostConfig"]["Binds"]
-    finally:
-        executor.close()
+    deadline = time.monotonic() + 10
+    while not before.ours():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    (container,) = before.ours()
+    found: dict[str, Any] = engine.api.inspect_container(container)
+    yield found
+    executor.close()
+
+
+def test_nothing_of_the_host_is_mounted(described: dict[str, Any]) -> None:
+    assert described["Mounts"] == []
+    assert not described["HostConfig"]["Binds"]
+    assert not described["HostConfig"]["Devices"]
+    assert not described["HostConfig"]["VolumesFrom"]
+
+
+def test_a_container_has_no_rights(described: dict[str, Any]) -> None:
+    host = described["HostConfig"]
+    assert host["CapDrop"] == ["ALL"]
+    assert not host["CapAdd"]
+    assert not host["Privileged"]
+    assert host["ReadonlyRootfs"]
+    assert (host["NetworkMode"], host["IpcMode"], host["PidMode"]) == ("none", "private", "")
+    assert described["Config"]["User"] == "1000:1000"
+    no_new, profile = host["SecurityOpt"]
+    assert no_new == "no-new-privileges"
+    assert json.loads(profile.removeprefix("seccomp="))["defaultAction"] == "SCMP_ACT_ERRNO"
+
+
+def test_a_container_has_every_limit(described: dict[str, Any]) -> None:
+    host, limits = described["HostConfig"], SandboxLimits()
+    assert host["Memory"] == host["MemorySwap"] == limits.memory_bytes
+    assert host["NanoCpus"] == limits.cpus * 1e9
+    assert host["PidsLimit"] == limits.processes
+    assert host["ShmSize"] == 16 << 20
+    assert host["LogConfig"]["Type"] == "none"
+    assert {each["Name"]: (each["Soft"], each["Hard"]) for each in host["Ulimits"]} == {
+        "core": (0, 0),
+        "nofile": (limits.open_files, limits.open_files),
+        "fsize": (limits.tmp_bytes, limits.tmp_bytes),
+    }
+    assert set(host["Tmpfs"]["/tmp"].split(",")) >= {
+        "noexec",
+        "nosuid",
+        "nodev",
+        f"size={limits.tmp_bytes}",
+        f"nr_inodes={limits.tmp_inodes}",
+    }
 
 
 def test_a_stranger_at_the_meeting_point_of_another_process_is_not_taken_for_a_supervisor(

@@ -194,6 +194,19 @@ def test_what_is_too_old_is_forgotten(clock: Clock) -> None:
     in_a_loop(test)
 
 
+def test_what_is_too_old_is_forgotten_also_where_nothing_new_begins() -> None:
+    async def test() -> None:
+        journal = Journal(10, 100_000, 0.05)
+        execution, _ = journal.find_or_add(OWNER, new_start(), make)
+        await end(execution, 10)
+        assert len(journal) == 1
+        async with asyncio.timeout(5):
+            while len(journal):  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(0.02)
+
+    in_a_loop(test)
+
+
 def test_a_refused_execution_may_be_begun_again() -> None:
     async def test() -> None:
         journal = Journal(10, 100_000, 60)

@@ -140,6 +140,20 @@ def test_the_limits_in_force_are_told(raw: RawClient) -> None:
     assert {field.name for field, _ in limits.ListFields()} == set(CEILINGS)
 
 
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [
+        ({"correlation_id": "x" * 257}, "correlation_id"),
+        ({"tools": pb.ToolPolicy(allowed=["x" * 257])}, "tools.allowed"),
+    ],
+    ids=["correlation id", "tool"],
+)
+def test_a_name_that_is_too_long_is_refused(raw: RawClient, request_: dict[str, Any], field: str) -> None:
+    code, details = raw.refusal(lambda: raw.run("1", **request_))
+    assert code is Code.INVALID_ARGUMENT
+    assert details.startswith(f"{field}: ")
+
+
 def test_operators_set_the_ceilings(start_executor: MakeExecutor, dial: MakeRawClient) -> None:
     defaults = flatten(Limits())
     raw = dial(start_executor(warm=0, **{f"max_{name}": value for name, value in defaults.items()}))
