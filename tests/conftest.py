@@ -26,6 +26,8 @@ settings.register_profile("codemode", deadline=None, suppress_health_check=[Heal
 settings.load_profile("codemode")
 
 Side = Literal["client", "executor"]
+# What the executors of most tests take their sandboxes from.
+BACKEND = os.environ.get("CODEMODE_TESTS_BACKEND", "bubblewrap")
 
 
 def unavailable(reason: str) -> NoReturn:
@@ -186,7 +188,7 @@ MakeProxy = Callable[["LocalExecutor | str"], ChaosProxy]
 @pytest.fixture(scope="session")
 def executor() -> Iterator[LocalExecutor]:
     """An executor that many tests share; tests that stop it, or fill it up, start one of their own."""
-    started = LocalExecutor("bubblewrap", vanished_seconds=5)
+    started = LocalExecutor(BACKEND, vanished_seconds=5)
     yield started
     started.close()
 
@@ -197,7 +199,7 @@ def start_executor() -> Iterator[MakeExecutor]:
     started: list[LocalExecutor] = []
 
     def start(**options: object) -> LocalExecutor:
-        one = LocalExecutor("bubblewrap", **options)
+        one = LocalExecutor(BACKEND, **options)
         started.append(one)
         return one
 

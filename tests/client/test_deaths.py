@@ -16,6 +16,7 @@ import pytest
 
 from codemode import Codemode
 from codemode.errors import ExecutorConnectionError, ExecutorTimeoutError
+from tests.conftest import BACKEND
 
 if TYPE_CHECKING:
     from codemode.local import LocalExecutor
@@ -185,6 +186,7 @@ def test_a_session_of_an_executor_that_died_is_lost(replaceable: Replaceable) ->
         session.run("x")
 
 
+@pytest.mark.skipif(BACKEND == "docker", reason="containers are no children of it: see test_docker.py")
 def test_nothing_of_a_killed_executor_is_left_running(
     start_executor: MakeExecutor, connect: MakeClient
 ) -> None:

@@ -32,6 +32,7 @@ from codemode.events import (
     Started,
     ToolCalled,
 )
+from tests.conftest import BACKEND
 
 if TYPE_CHECKING:
     from codemode.local import LocalExecutor
@@ -123,7 +124,7 @@ tools.ping()
     assert [call.name for call in result.tool_calls] == ["ping"]
     assert 0 < result.duration_ms < 10_000
     assert (result.error, result.error_details, result.session_state) == (None, None, "none")
-    assert result.backend == "bubblewrap"
+    assert result.backend == BACKEND
     assert result.sandbox_id
     assert result.limits["memory_bytes"] > 0
 
