@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import trustme
 from codemode_executor.config import ExecutorConfig
 from codemode_executor.server import ListenError, check_address
 
@@ -187,36 +188,21 @@ class Certificates:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.authority = self._make("authority", "-x509", "-addext", "basicConstraints=critical,CA:TRUE")
-        self.server = self._signed("server", "subjectAltName=DNS:localhost,IP:127.0.0.1")
-        self.client = self._signed("client", "subjectAltName=DNS:client")
-        self.stranger = self._make("stranger", "-x509")
+        authority, stranger = trustme.CA(), trustme.CA()
+        server, client = authority.issue_cert("localhost", "127.0.0.1"), authority.issue_cert("client")
+        self.authority = self._written("authority", authority.cert_pem, authority.private_key_pem)
+        self.server = self._written("server", server.cert_chain_pems[0], server.private_key_pem)
+        self.client = self._written("client", client.cert_chain_pems[0], client.private_key_pem)
+        self.stranger = self._written("stranger", stranger.cert_pem, stranger.private_key_pem)
 
     def key_of(self, certificate: Path) -> Path:
         return certificate.with_suffix(".key")
 
-    def _openssl(self, *arguments: object) -> None:
-        subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True, timeout=30)
-
-    def _make(self, name: str, *options: str) -> Path:
+    def _written(self, name: str, certificate: trustme.Blob, key: trustme.Blob) -> Path:
         path = self._folder / f"{name}.pem"
-        kind = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2")
-        self._openssl(
-            "req", *kind, *options, "-subj", f"/CN={name}", "-keyout", path.with_suffix(".key"), "-out", path
-        )
+        certificate.write_to_path(path)
+        key.write_to_path(path.with_suffix(".key"))
         return path
-
-    def _signed(self, name: str, extension: str) -> Path:
-        request = self._make(name, "-new")
-        extensions = self._folder / f"{name}.extensions"
-        extensions.write_text(extension)
-        signed = request.rename(self._folder / f"{name}.csr").with_suffix(".pem")
-        self._openssl(
-            *("x509", "-req", "-in", signed.with_suffix(".csr"), "-days", "2", "-CAcreateserial"),
-            *("-CA", self.authority, "-CAkey", self.key_of(self.authority)),
-            *("-extfile", extensions, "-out", signed),
-        )
-        return signed
 
 
 @pytest.fixture(scope="module")
