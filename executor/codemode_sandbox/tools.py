@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from codemode_sandbox.channel import Channel
 from codemode_sandbox.frames import MAX_MESSAGE, FrameError, Message, MessageKind
+from codemode_sandbox.signatures import parse_signature
 
 
 class ToolError(Exception):
@@ -208,7 +209,7 @@ class ToolProxy:
 
     @property
     def __signature__(self) -> inspect.Signature:
-        return signature_of(self.schema)
+        return parse_signature(str(self.schema.get("signature") or ""))
 
     @property
     def __doc__(self) -> str:  # type: ignore[override]
@@ -228,35 +229,6 @@ class ToolProxy:
         function.__doc__ = self.__doc__
         function.__signature__ = self.__signature__  # type: ignore[attr-defined]
         return function
-
-
-def signature_of(schema: Mapping[str, Any]) -> inspect.Signature:
-    """Build a signature from a tool's schema, as far as the schema tells."""
-    described = schema.get("input_schema") or {}
-    properties = described.get("properties") or {}
-    required = described.get("required") or []
-    parameters = [
-        inspect.Parameter(
-            name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=inspect.Parameter.empty if name in required else details.get("default"),
-            annotation=_Annotation(details.get("type", "any")),
-        )
-        for name, details in sorted(properties.items(), key=lambda item: item[0] not in required)
-        if name.isidentifier() and isinstance(details, dict)
-    ]
-    return inspect.Signature(parameters)
-
-
-class _Annotation:
-    """Shows a JSON Schema type in a signature without quotes."""
-
-    def __init__(self, text: object) -> None:
-        self._text = text if isinstance(text, str) else "any"
-
-    def __repr__(self) -> str:
-        names = {"string": "str", "integer": "int", "number": "float", "boolean": "bool", "array": "list"}
-        return names.get(self._text, "dict" if self._text == "object" else self._text)
 
 
 def _plain(value: Any) -> Any:

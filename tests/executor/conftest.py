@@ -334,7 +334,7 @@ def describe(name: str, tool: Callable[..., Any]) -> dict[str, Any]:
     return {
         "name": name,
         "description": inspect.getdoc(tool) or "",
-        "signature": str(inspect.signature(tool)),
+        "signature": str(inspect.signature(tool, eval_str=True)),
         "input_schema": {"type": "object", "properties": properties, "required": required},
         "output_schema": None,
     }

@@ -58,7 +58,7 @@ def test_tools_can_be_listed_and_explained(runner: Runner) -> None:
     schema = runner.run("tools['__schema__'].run(name='weather')", answer).value
     assert schema["input_schema"]["required"] == ["location"]
     explained = runner.run("help(tools.weather)", answer).printed()
-    assert "weather(*, location: str, days: int = 1)" in explained
+    assert "weather(location: str, days: int = 1) -> str" in explained
     assert "Tell the weather." in explained
 
 
