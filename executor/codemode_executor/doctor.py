@@ -189,6 +189,12 @@ async def _bubblewrap(config: ExecutorConfig) -> BackendReport:
     }
     if not report["works"]:
         report["advice"] += machine.advice(machine.describe())
+    elif config.control_groups and "control group" not in report["limits"]["memory_bytes"]["enforced"]:
+        report["advice"].append(
+            "bubblewrap's sandboxes have no control groups here, so their memory is watched, not bounded by "
+            "the kernel: start the executor where systemd delegates them (systemd-run --user --scope "
+            "--property=Delegate=yes codemode-executor serve, or a service with Delegate=yes), or use Docker"
+        )
     return report
 
 

@@ -62,6 +62,9 @@ def test_bubblewrap_works_here(report: Any) -> None:
     backend = report["backends"]["bubblewrap"]
     check_backend(backend)
     assert backend["details"]["version"][0].isdigit()
+    # Who has no control groups is told how to get them.
+    bound = "control group" in backend["limits"]["memory_bytes"]["enforced"]
+    assert bound != any("Delegate=yes" in advice for advice in backend["advice"])
 
 
 def test_docker_works_here(report: Any) -> None:
