@@ -38,10 +38,8 @@ def parse_object(text: str, name: str, limit: int) -> dict[str, Any]:
     Raises:
         InvalidRequestError: It is too long, or not an object; the message names the field.
     """
-    if len(text) > limit:
-        raise InvalidRequestError(
-            f"{name}: {len(text):,} characters are above the limit of {limit:,}; send less"
-        )
+    if (length := len(text.encode())) > limit:
+        raise InvalidRequestError(f"{name}: {length:,} bytes are above the limit of {limit:,}; send less")
     if not text:
         return {}
     try:

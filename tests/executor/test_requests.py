@@ -40,7 +40,7 @@ DEEP = "[" * 20_000 + "]" * 20_000
         (
             {"context": json.dumps({"a": "x" * 70_000})},
             Code.INVALID_ARGUMENT,
-            "context.variables_json: 70,009 characters are above the limit of 65,536",
+            "context.variables_json: 70,009 bytes are above the limit of 65,536",
         ),
         ({"config_json": "{"}, Code.INVALID_ARGUMENT, "config_json: not JSON"),
         ({"config_json": "3"}, Code.INVALID_ARGUMENT, "config_json: a JSON object is wanted, not int"),
