@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 from codemode_proto.v1 import executor_pb2 as pb
 
-from codemode_executor.limits import Limits, SandboxLimits
+from codemode_executor.limits import Limits
 
 _MAX_LINES = 2000
 
@@ -53,7 +53,14 @@ def _clean(value: Any, limit: int) -> str:
     return value[:limit].encode("utf-8", "replace").decode()
 
 
-_SANDBOX_LIMITS = frozenset(one.name for one in fields(SandboxLimits))
+# All of a report is the code's own word. It may say which limit it ran into, with errors by which the
+# executor itself never ends an execution; that a limit ended it is the executor's to say.
+_GUESSES = {
+    "MemoryError": ("memory_bytes",),
+    "BlockingIOError": ("processes",),
+    "RuntimeError": ("processes",),
+    "OSError": ("open_files", "tmp_bytes", "tmp_inodes"),
+}
 
 
 def _error(error: Mapping[str, Any]) -> pb.ErrorDetails:
@@ -63,8 +70,7 @@ def _error(error: Mapping[str, Any]) -> pb.ErrorDetails:
         message=_clean(error["message"], 20_000),
         traceback=_clean(error["traceback"], 250_000),
         traceback_lines=[_clean(line, 20_000) for line in error["lines"][:_MAX_LINES]],
-        # The code's own word, as all of this: that it ended by such an error, not that a limit ended it.
-        limit=limit if (limit := _clean(error.get("limit", ""), 100)) in _SANDBOX_LIMITS else "",
+        limit=limit if (limit := _clean(error.get("limit", ""), 100)) in _GUESSES.get(kind, ()) else "",
         tool=_clean(error.get("tool", ""), 256),
         line=_count(error.get("line", 0)),
     )

@@ -17,6 +17,13 @@ STOPS_WHEN_INTERRUPTED = {
     "a wait for a thread": "import threading; threading.Event().wait()",
     "a huge power": "10 ** 10 ** 8 % 7",
     "a catastrophic regular expression": "import re; re.match(r'(a+)+$', 'a' * 60 + 'b')",
+    "a result whose text has no end": """
+class Endless:
+    def __str__(self):
+        while True:
+            pass
+result = Endless()
+""",
     "a loop that swallows errors": """
 while True:
     try:

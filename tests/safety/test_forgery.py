@@ -100,6 +100,12 @@ OWN_WORDS = [
         Outcome(error="TimeoutError"),
     ),
     forged(
+        "a report that claims the sandbox's limit",
+        'send(frame(DONE, {"ok": False, "count": 1, "result": 0, "error": {"type": "OutOfMemoryError", '
+        '"message": "", "traceback": "", "lines": [], "limit": "memory_bytes"}}))',
+        Outcome(error="OutOfMemoryError"),
+    ),
+    forged(
         "half a message",
         'send(frame(OUTPUT, {"stream": "stdout"}, length=64 << 20))\n'
         'for _ in range(60): send(b"x" * (1 << 20))',
