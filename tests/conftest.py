@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import socket
 import threading
 import warnings
@@ -24,6 +25,9 @@ from codemode.local import LocalExecutor
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("codemode", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("codemode")
+
+# A shell that starts the tests in the background has them ignore SIGINT, by which some of them interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Side = Literal["client", "executor"]
 # What the executors of most tests take their sandboxes from.

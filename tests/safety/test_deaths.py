@@ -77,7 +77,8 @@ for kind in (resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC, resource.RLIMIT_FSIZ
         name="lowering the supervisor's limits from a session",
         code="import resource; resource.prlimit(1, resource.RLIMIT_NOFILE, (3, 3))",
         in_session=True,
-        ends=Outcome(session="kept"),
+        # A supervisor that has to watch, and can open nothing any more, ends with its sandbox.
+        ends=WHATEVER,
     ),
     Attack(
         name="lowering everybody's priority",
