@@ -37,7 +37,8 @@ class LocalExecutor:
         # gRPC has no Unix sockets on Windows.
         listen = "127.0.0.1:0" if sys.platform == "win32" else f"unix:{self._folder / 'executor.sock'}"
         arguments = [option for name, value in options.items() for option in _option(name, value)]
-        self._log = (self._folder / "executor.log").open("w+b")
+        # Without a name, so that nothing but the socket is in the folder, and its executor can remove both.
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the executor lives
         self._process = subprocess.Popen(  # noqa: S603 - our own command
             [
                 sys.executable,

@@ -204,6 +204,10 @@ async def serve(config: ExecutorConfig, authenticator: Authenticator, parent: in
         log.info("the executor is ready", extra={"address": address})
         print(f"ready {address}", flush=True)  # noqa: T201 - whoever started this process reads it
         await stop.wait()
+    if parent is not None and config.listen.startswith("unix:"):
+        # The parent made a folder for the socket, and is perhaps there no more to remove it.
+        with contextlib.suppress(OSError):
+            Path(config.listen.removeprefix("unix:")).parent.rmdir()
 
 
 def _stop_at_end_of(descriptor: int, loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:

@@ -218,17 +218,20 @@ def test_an_executor_ends_with_the_process_that_started_it() -> None:
 import sys
 from codemode import Codemode
 codemode = Codemode.local(backend="bubblewrap")
-codemode.registry.register_tool("begun", lambda: print(codemode.local_executor.pid, flush=True))
+codemode.registry.register_tool(
+    "begun", lambda: print(codemode.local_executor.pid, codemode.local_executor.url, flush=True)
+)
 codemode.execute("tools.begun(); import time; time.sleep(100)")
 """
     parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     with parent:
         assert parent.stdout is not None
-        executor = int(parent.stdout.readline())
-        family = [executor, *descendants(executor)]
+        pid, url = parent.stdout.readline().split()
+        family = [int(pid), *descendants(int(pid))]
         assert len(family) >= 4
         parent.kill()
     assert all_end(family)
+    assert not Path(url.removeprefix("unix:")).parent.exists()
 
 
 def test_an_executor_that_does_not_answer_is_waited_for_as_long_as_the_client_says(
