@@ -108,4 +108,10 @@ def _bubblewrap(config: ExecutorConfig) -> Backend:
     from codemode_executor.backends.bubblewrap import BubblewrapBackend
     from codemode_executor.backends.control_groups import ControlGroups
 
-    return BubblewrapBackend(config.preload, ControlGroups.find() if config.control_groups else None)
+    groups = ControlGroups.find() if config.control_groups else None
+    try:
+        return BubblewrapBackend(config.preload, groups)
+    except BackendError:
+        if groups is not None:
+            groups.close()
+        raise
