@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import TYPE_CHECKING, Any
 
-import docker
-import docker.errors
 import pytest
 from codemode_executor import machine
 from codemode_executor.doctor_words import in_words
-from codemode_executor.image import find_image
 
 if TYPE_CHECKING:
     from tests.cli.conftest import RunCommand, Serving
@@ -25,19 +21,6 @@ def report(run_command: RunCommand) -> Any:
     found = json.loads(done.stdout)
     assert done.returncode == (0 if found["works"] else 1)
     return found
-
-
-def need_sandbox_image() -> None:
-    """In CI an engine with an image must be there; elsewhere it may be missing."""
-    try:
-        client = docker.from_env()
-        found = find_image(client)
-        client.close()
-        reason = "" if found else "the Docker Engine has no sandbox image of this version"
-    except docker.errors.DockerException as error:
-        reason = f"no Docker Engine answers: {error}"
-    if reason:
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
 
 
 def check_backend(backend: dict[str, Any]) -> None:
@@ -67,8 +50,8 @@ def test_bubblewrap_works_here(report: Any) -> None:
     assert bound != any("Delegate=yes" in advice for advice in backend["advice"])
 
 
+@pytest.mark.usefixtures("sandbox_image")
 def test_docker_works_here(report: Any) -> None:
-    need_sandbox_image()
     backend = report["backends"]["docker"]
     check_backend(backend)
     assert backend["details"]["image_state"] == "present"
@@ -93,8 +76,8 @@ def test_without_an_engine_it_says_what_to_install(run_command: RunCommand) -> N
     assert "`--backend auto` takes bubblewrap." in done.stdout
 
 
+@pytest.mark.usefixtures("sandbox_image")
 def test_an_image_that_is_missing_is_named(run_command: RunCommand) -> None:
-    need_sandbox_image()
     done = run_command("codemode-executor", "doctor", "--json", CODEMODE_EXECUTOR_IMAGE="no-such-image:1")
     backend = json.loads(done.stdout)["backends"]["docker"]
     assert not backend["works"]
