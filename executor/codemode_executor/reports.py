@@ -36,6 +36,12 @@ def report_of(head: Mapping[str, Any], body: bytes, limits: Limits) -> Report:
         size, limit = _count(head["cut_result"]), limits.result_bytes
         message = f"the result was cut: it has {size:,} bytes, above result_bytes={limit:,}"
         report.notices.append(pb.LimitNotice(limit="result_bytes", message=message))
+    if head.get("process_killed_for_memory"):
+        message = (
+            "a process that the code started was ended by the kernel, because together they used more than "
+            f"memory_bytes={limits.sandbox.memory_bytes:,}"
+        )
+        report.notices.append(pb.LimitNotice(limit="memory_bytes", message=message))
     if not head.get("ok"):
         report.error = _error(head["error"])
     return report

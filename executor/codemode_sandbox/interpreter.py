@@ -7,13 +7,14 @@ import getpass
 import json
 import os
 import re
+import resource
 import socket
 import sys
 from array import array
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from codemode_sandbox import errors, prefault, quick_cell, reserve
+from codemode_sandbox import errors, linux, prefault, quick_cell, reserve
 from codemode_sandbox.channel import Channel
 from codemode_sandbox.frames import Message, MessageKind
 from codemode_sandbox.loop import CellLoop
@@ -152,6 +153,9 @@ class Interpreter:
         if len(encoded) > limit:
             report["cut_result"] = len(encoded)
             encoded = encoded[:limit]
+        # Only when a process that it waited for has ended, because asking takes a while.
+        if resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss and linux.new_oom_kills():
+            report["process_killed_for_memory"] = True
         report.update(ok=error is None, count=count, result=len(encoded), has_value=bool(value))
         self._channel.send(MessageKind.DONE, report, encoded + value)
 

@@ -56,7 +56,6 @@ class Supervisor:
         self._round_due = 0.0
         self._children: dict[int, Child] = {}
         self._by_descriptor: dict[int, Child] = {}
-        self._oom_kills = linux.oom_kills()
         self._pristine: dict[str, list[tuple[object, ...]]] = {}
         self._fonts = list(Path(settings.font_cache).glob("*.json")) if settings.font_cache else []
         self._memory = (
@@ -229,6 +228,8 @@ class Supervisor:
                 self._make_places()
         # Code may lower the limits and the priority of every process of its user, and forks inherit them.
         clean = clean and self._stands() == self._standing
+        # So that the next interpreter is not told of them.
+        linux.new_oom_kills()
         # Before the next fork: the executor need not wait for it.
         self._say(LinkKind.CLEAN, 0, {"token": token.decode("ascii", "replace"), "clean": clean})
 
@@ -309,9 +310,8 @@ class Supervisor:
             for _ in range(4):
                 if data := child.sock.recv(READ_SIZE, socket.MSG_DONTWAIT):
                     _write_all(pack_data(child.channel, data))
-        kills = linux.oom_kills()
-        killed_for = killed_for or ("memory_bytes" if kills > self._oom_kills else None)
-        self._oom_kills = kills
+        if linux.new_oom_kills() and exit_code == -signal.SIGKILL:
+            killed_for = killed_for or "memory_bytes"
         self._forget(child)
         self._say(LinkKind.EXITED, child.channel, {"exit_code": exit_code, "killed_for": killed_for})
 

@@ -60,3 +60,26 @@ def test_a_missing_module_says_how_this_sandbox_gets_it(codemode: Codemode, back
     details = codemode.run("import no_such_module_anywhere").error_details
     assert details is not None
     assert ADVICE[backend] in details.traceback
+
+
+def test_a_process_of_the_codes_that_is_ended_for_memory_is_no_mystery(codemode: Codemode) -> None:
+    code = """
+import mmap, os
+if (pid := os.fork()) == 0:
+    kept = []
+    while True:
+        kept.append(mmap.mmap(-1, 8 << 20))
+        kept[-1].write(b"x" * (8 << 20))
+_, status = os.waitpid(pid, 0)
+result = os.waitstatus_to_exitcode(status)
+"""
+    for _ in range(2):
+        outcome = codemode.run(code, limits={"memory_bytes": 128 << 20})
+        if outcome.success:
+            assert (outcome.value, [notice.limit for notice in outcome.notices]) == (-9, ["memory_bytes"])
+        else:
+            # Where the supervisor watches, it ends all of them.
+            assert outcome.error_details is not None
+            assert outcome.error_details.type == "OutOfMemoryError"
+    quiet = codemode.run("import subprocess; subprocess.run(['true'])", limits={"memory_bytes": 128 << 20})
+    assert quiet.notices == []
