@@ -179,7 +179,7 @@ def build(requirements: Any, base_image: str | None) -> None:
     machine does: HTTPS_PROXY, PIP_INDEX_URL, PIP_CERT and certificates added to
     the system hold there too.
     """
-    from codemode_executor.backends.select import connect_docker
+    from codemode_executor.backends.engine import connect_docker
     from codemode_executor.image import ImageBuildError, build_image
 
     def progress(line: str) -> None:

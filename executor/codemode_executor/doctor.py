@@ -14,7 +14,7 @@ from codemode_proto.v1 import executor_pb2 as pb
 
 from codemode_executor import machine
 from codemode_executor.backends import Backend, choose_backend
-from codemode_executor.backends.select import connect_docker, engine_address
+from codemode_executor.backends.engine import connect_docker, engine_address
 from codemode_executor.config import BackendName, ExecutorConfig
 from codemode_executor.errors import BackendError
 from codemode_executor.execution import Execution

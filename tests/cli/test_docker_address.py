@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import docker.errors
 import pytest
-from codemode_executor.backends.select import engine_address
+from codemode_executor.backends.engine import engine_address
 from codemode_executor.errors import BackendError
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import trustme
 from codemode_executor.backends.docker_stream import as_socket
-from codemode_executor.backends.select import engine_address
+from codemode_executor.backends.engine import engine_address
 
 BIG = os.urandom(1 << 16) * 48
 
