@@ -30,12 +30,14 @@ class Lease:
         owner: Its owner for life.
         uses: How often it was leased.
         idle_since: When it was last returned, on the monotonic clock.
+        spent: Whether it must not be used again, though it may look clean.
     """
 
     sandbox: Sandbox
     owner: Owner
     uses: int = 0
     idle_since: float = field(default_factory=time.monotonic)
+    spent: bool = False
 
 
 class Pool:
@@ -215,7 +217,7 @@ class Pool:
 
     async def give_back(self, lease: Lease) -> None:
         """Return a sandbox: it is emptied and kept for its owner, or replaced when that fails."""
-        worn_out = lease.uses >= self._max_uses
+        worn_out = lease.spent or lease.uses >= self._max_uses
         clean = False
         with contextlib.suppress(asyncio.CancelledError):
             clean = not self._closing and not worn_out and await lease.sandbox.link.reset()

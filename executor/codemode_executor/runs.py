@@ -95,7 +95,9 @@ class Runs:
         try:
             if not execution.finished:
                 execution.run(lease.sandbox, start, context, config)
-                await execution.ended
+                finished = await execution.ended
+                # The kernel takes its time to take back what a process had, and counts it meanwhile.
+                lease.spent = finished.error.type == "OutOfMemoryError"
         finally:
             await self._pool.give_back(lease)
 

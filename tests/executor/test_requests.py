@@ -44,7 +44,7 @@ DEEP = "[" * 20_000 + "]" * 20_000
         ),
         ({"config_json": "{"}, Code.INVALID_ARGUMENT, "config_json: not JSON"),
         ({"config_json": "3"}, Code.INVALID_ARGUMENT, "config_json: a JSON object is wanted, not int"),
-        ({"config_json": " " * 70_000}, Code.INVALID_ARGUMENT, "config_json: 70,000 characters"),
+        ({"config_json": " " * 70_000}, Code.INVALID_ARGUMENT, "config_json: 70,000 bytes"),
         (
             {"tools": pb.ToolPolicy(allowed=["t"] * 10_001)},
             Code.INVALID_ARGUMENT,

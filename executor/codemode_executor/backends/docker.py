@@ -7,6 +7,7 @@ import secrets
 import socket
 import ssl
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -37,6 +38,9 @@ PYTHON = "/opt/codemode/venv/bin/python"
 LABEL = "codemode.sandbox"
 # Where a supervisor listens in its container, until it was met and before any foreign code runs there.
 _MEETING_POINT = "/tmp/.link"  # noqa: S108 - in the container
+
+# How long back the engine is asked for what it heard of a container, and how long its news may take.
+_LONGEST_LIFE, _EVENT_SECONDS = 86_400.0, 0.3
 
 T = TypeVar("T")
 _ENGINE_ERRORS = (docker.errors.DockerException, requests.exceptions.RequestException, OSError)
@@ -239,12 +243,20 @@ class DockerBackend(Backend):
             return
 
     async def was_out_of_memory(self, container: str) -> bool:
-        """Whether the kernel killed the container's first process for memory."""
+        """Whether the kernel killed anything in the container for memory; also when the container is gone."""
+        now = time.time()
         try:
-            state = (await self._call(self._api.inspect_container, container))["State"]
+            events = await self._call(
+                self._api.events,
+                since=str(now - _LONGEST_LIFE),
+                # The engine hears of it a moment later than we do of the end.
+                until=str(now + _EVENT_SECONDS),
+                filters={"container": container, "event": "oom"},
+                decode=True,
+            )
+            return bool(await self._call(list, events))
         except _ENGINE_ERRORS:
             return False
-        return bool(state.get("OOMKilled"))
 
     def enforcement(self) -> Mapping[str, str]:  # noqa: D102
         return {
