@@ -310,7 +310,7 @@ class Supervisor:
             for _ in range(4):
                 if data := child.sock.recv(READ_SIZE, socket.MSG_DONTWAIT):
                     _write_all(pack_data(child.channel, data))
-        if linux.new_oom_kills() and exit_code == -signal.SIGKILL:
+        if linux.new_oom_kills() and exit_code < 0:
             killed_for = killed_for or "memory_bytes"
         self._forget(child)
         self._say(LinkKind.EXITED, child.channel, {"exit_code": exit_code, "killed_for": killed_for})

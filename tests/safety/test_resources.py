@@ -246,6 +246,7 @@ signal.pause()
         timeout=2,
         # The child ends, of its error or by the kernel, and its parent waits on.
         ends=OUT_OF_TIME,
+        in_docker=replace(OUT_OF_TIME, notice="memory_bytes"),
     ),
     Attack(
         name="files in /tmp",
