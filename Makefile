@@ -5,7 +5,7 @@
 #            ARGS        more arguments for pytest, the benchmarks or jupyter
 
 VENV := .venv
-BIN := $(VENV)/bin
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 INSTALLED := $(VENV)/.installed
 NOTEBOOK := notebooks/quickstart.ipynb
 RUN_NOTEBOOK := $(BIN)/python -m codemode_kernel.demo

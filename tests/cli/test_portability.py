@@ -7,6 +7,11 @@ import sys
 
 import pytest
 
+from codemode import ExecutorClient
+from codemode.errors import AuthenticationError
+from codemode.local import LocalExecutor
+from tests.conftest import BACKEND
+
 # Our modules may not have these; the standard library and other packages know what system they are on.
 PROGRAM = """
 import builtins, sys
@@ -53,6 +58,22 @@ def test_an_executor_lease_can_be_held_without_file_locks() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_where_grpc_has_no_unix_sockets_an_executor_of_ones_own_listens_on_loopback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "platform", "win32")
+        executor = LocalExecutor(BACKEND, warm=0)
+    try:
+        assert executor.url.startswith("http://127.0.0.1:")
+        with ExecutorClient(executor.url, executor.api_key) as client:
+            assert client.execute("1 + 1", None, {}).result == "2"
+        with ExecutorClient(executor.url, "another key") as stranger, pytest.raises(AuthenticationError):
+            stranger.execute("1 + 1", None, {})
+    finally:
+        executor.close()
 
 
 def test_the_sdk_never_imports_the_executor() -> None:
