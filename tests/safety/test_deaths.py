@@ -1,7 +1,11 @@
 """Code that ends its interpreter, or damages it, ends nothing else."""
 
+import time
+from contextlib import suppress
+
 import pytest
 
+from codemode.errors import SessionLostError
 from tests.safety.arena import ANY, Arena, Attack, Outcome
 
 WHATEVER = Outcome(error=ANY)
@@ -289,3 +293,16 @@ def test_an_interpreter_that_is_ended_ends_alone(arena: Arena, attack: Attack) -
 @pytest.mark.parametrize("attack", HOSTILE, ids=str)
 def test_objects_that_misbehave_reach_only_their_own_execution(arena: Arena, attack: Attack) -> None:
     arena.attack(attack)
+
+
+@pytest.mark.parametrize("attack", HOSTILE, ids=str)
+def test_a_session_whose_interpreter_was_broken_answers_or_ends(arena: Arena, attack: Attack) -> None:
+    with arena.unharmed():
+        arena.codemode.with_context(client_id="attacker")
+        with arena.codemode.session() as session:
+            session.run(attack.code, execution_timeout=2)
+            # It may have broken its own interpreter for good; it must not keep its caller waiting.
+            began = time.monotonic()
+            with suppress(SessionLostError):
+                session.run("1 + 1", execution_timeout=2)
+            assert time.monotonic() - began < 8
