@@ -158,10 +158,10 @@ def test_an_outcome_that_the_executor_had_to_drop_is_unknown_and_the_code_does_n
 ) -> None:
     executor = start_executor(journal_bytes=1)
     proxy = make_proxy(executor)
-    codemode, direct = connect(proxy, executor.api_key), connect(executor)
+    # It shall forget before the client has tried for the last time, on the slowest machine too.
+    codemode, direct = connect(proxy, executor.api_key, retry_max_attempts=6), connect(executor)
     counter = Counter()
     codemode.registry.register_tool("count", counter)
-    # It shall forget before the client has tried for the last time.
     assert direct.execute("'warm'") == "warm"
     proxy.cut_at(b"the-end-of-it", sent_by="executor", deliver=False, refuse=True)
 
