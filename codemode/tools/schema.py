@@ -186,8 +186,7 @@ def _resolved(annotation: Any, function: Callable[..., Any]) -> Any:
     names = getattr(innermost, "__globals__", {})
     try:
         return get_type_hints(holder, globalns=names, include_extras=True)["hint"]
-    # Evaluating somebody's annotation can raise anything.
-    except Exception:  # noqa: BLE001
+    except Exception:  # noqa: BLE001 - evaluating somebody's annotation can raise anything
         return _NO_HINT
 
 

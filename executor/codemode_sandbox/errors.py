@@ -42,8 +42,13 @@ def clean(error: BaseException) -> None:
         left += [one.__cause__, one.__context__]
 
 
-def add_hint(error: BaseException) -> None:
-    """Add a note to the errors that a sandbox causes and its user can mend."""
+def add_hint(error: BaseException) -> str:
+    """Add a note to the errors that a sandbox causes and its user can mend.
+
+    Returns:
+        The limit that caused it, as far as can be seen; or empty.
+    """
+    limit = ""
     if isinstance(error, ModuleNotFoundError) and error.name:
         top = error.name.partition(".")[0]
         hint = f"The sandbox has no module {top!r}. {os.environ.get('CODEMODE_PACKAGE_HINT', '')}".strip()
@@ -54,16 +59,16 @@ def add_hint(error: BaseException) -> None:
         )
     elif isinstance(error, OSError) and type(error).__name__ in {"gaierror", "ConnectionError"}:
         hint = "The sandbox has no network. Register a tool that fetches, and call it from here."
-    elif limit := limit_of(error):
+    elif limit := _limit_of(error):
         hint = f"This is the sandbox's limit {limit}={limits[limit]:,}. Use less at a time, or ask for more."
     else:
-        return
+        return ""
     if hint not in getattr(error, "__notes__", ()):
         error.add_note(hint)
+    return limit
 
 
-def limit_of(error: BaseException) -> str:
-    """The limit of the sandbox that code ran into with this error, as far as can be seen; or empty."""
+def _limit_of(error: BaseException) -> str:
     found = ""
     if isinstance(error, MemoryError):
         found = "memory_bytes"

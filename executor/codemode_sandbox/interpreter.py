@@ -14,7 +14,7 @@ from array import array
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from codemode_sandbox import errors, linux, prefault, quick_cell, reserve
+from codemode_sandbox import errors, oom, prefault, quick_cell, reserve
 from codemode_sandbox.channel import Channel
 from codemode_sandbox.frames import Message, MessageKind
 from codemode_sandbox.loop import CellLoop
@@ -105,7 +105,7 @@ class Interpreter:
         shell.user_ns["context"] = ReadOnlyMapping("context", head.get("context") or {})
         shell.user_ns["config"] = ReadOnlyMapping("config", head.get("config") or {})
         self._input.allowed = bool(head.get("input"))
-        shell.captured_error, shell.traceback_lines = None, []
+        shell.keep_error(None)
         count = shell.execution_count
         silent, alone = bool(head.get("silent")), bool(head.get("alone"))
         limit = int(head.get("result_bytes", 1 << 20))
@@ -154,7 +154,7 @@ class Interpreter:
             report["cut_result"] = len(encoded)
             encoded = encoded[:limit]
         # Only when a process that it waited for has ended, because asking takes a while.
-        if resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss and linux.new_oom_kills():
+        if resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss and oom.new_kills():
             report["process_killed_for_memory"] = True
         report.update(ok=error is None, count=count, result=len(encoded), has_value=bool(value))
         self._channel.send(MessageKind.DONE, report, encoded + value)
@@ -178,7 +178,7 @@ class Interpreter:
             "traceback": _without_colour("\n".join(lines)),
             "lines": lines,
             "line": errors.line_of(error, filenames),
-            "limit": errors.limit_of(error),
+            "limit": shell.captured_limit,
             "tool": str(error.tool) if isinstance(error, ToolError) else "",
         }
 

@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
@@ -136,8 +137,19 @@ class SandboxShell(InteractiveShell):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.traceback_lines: list[str] = []
-        self.captured_error: BaseException | None = None
+        self.keep_error(None)
+
+    def keep_error(self, error: BaseException | None, lines: Sequence[str] = (), limit: str = "") -> None:
+        """Keep how a cell failed for its report, or, with None, that it did not.
+
+        Args:
+            error: The error.
+            lines: Its traceback, coloured.
+            limit: The limit that caused it, see `errors.add_hint`.
+        """
+        self.captured_error = error
+        self.traceback_lines = list(lines)
+        self.captured_limit = limit
 
     def init_display_formatter(self) -> None:
         """Use the quick formatter."""
@@ -190,8 +202,8 @@ class SandboxShell(InteractiveShell):
         if isinstance(error, MemoryError):
             reserve.release()
         errors.clean(error)
-        errors.add_hint(error)
-        self.captured_error = error
+        # Before its text is made, which may take for ever.
+        self.keep_error(error, limit=errors.add_hint(error))
         try:
             lines = self._structured(error, kwargs.get("tb_offset"))
         except BaseException:  # noqa: BLE001 - the exception's own code may do anything
@@ -220,14 +232,13 @@ class SandboxShell(InteractiveShell):
         """Keep a syntax error in the cell itself."""
         _, error, _ = self._get_exc_info()
         error.__traceback__ = None
-        self.captured_error = error
+        self.keep_error(error)
         lines = self.SyntaxTB.structured_traceback(type(error), error, None)
         self.traceback_lines = "\n".join(lines).split("\n")
 
     def show_usage_error(self, exc: BaseException) -> None:
         """Keep a magic's usage error."""
-        self.captured_error = exc
-        self.traceback_lines = [f"UsageError: {exc}"]
+        self.keep_error(exc, [f"UsageError: {exc}"])
 
     def connect(self, channel: Channel) -> None:
         """Send displays over `channel` from now on."""
@@ -302,7 +313,7 @@ def _warm_up(shell: SandboxShell) -> None:
     for cell in ("1+1", "%precision", "1/0"):
         quick_cell.run(shell, cell)
         shell.run_cell(cell, store_history=True)
-    shell.captured_error, shell.traceback_lines = None, []
+    shell.keep_error(None)
     shell.reset(new_session=True)
 
 

@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from codemode_sandbox import kernel_memory, linux, meeting, processes, watch, wipe
+from codemode_sandbox import kernel_memory, linux, meeting, oom, processes, watch, wipe
 from codemode_sandbox.frames import (
     INTERPRETER_CHANNEL,
     LinkFrame,
@@ -229,7 +229,7 @@ class Supervisor:
         # Code may lower the limits and the priority of every process of its user, and forks inherit them.
         clean = clean and self._stands() == self._standing
         # So that the next interpreter is not told of them.
-        linux.new_oom_kills()
+        oom.new_kills()
         # Before the next fork: the executor need not wait for it.
         self._say(LinkKind.CLEAN, 0, {"token": token.decode("ascii", "replace"), "clean": clean})
 
@@ -310,7 +310,7 @@ class Supervisor:
             for _ in range(4):
                 if data := child.sock.recv(READ_SIZE, socket.MSG_DONTWAIT):
                     _write_all(pack_data(child.channel, data))
-        if linux.new_oom_kills() and exit_code < 0:
+        if oom.new_kills() and exit_code < 0:
             killed_for = killed_for or "memory_bytes"
         self._forget(child)
         self._say(LinkKind.EXITED, child.channel, {"exit_code": exit_code, "killed_for": killed_for})

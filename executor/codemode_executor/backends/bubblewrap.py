@@ -210,8 +210,8 @@ class BubblewrapBackend(Backend):
         ]
         for source, target in self._binds:
             arguments += ["--ro-bind", str(source), target]
-        if group is not None and group.oom_kills is not None:
-            counter, place = group.oom_kills
+        if group is not None and group.oom_counter is not None:
+            counter, place = group.oom_counter
             arguments += ["--ro-bind", str(counter), place]
         arguments += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp"]  # noqa: S108
         if inside.library_path:

@@ -14,14 +14,14 @@ from itertools import count
 from pathlib import Path
 from typing import Self
 
+from codemode_sandbox import oom
+
 from codemode_executor.backends import liveness
 from codemode_executor.backends.group_trees import Controller, Parent, make_parents, remove_tree
 from codemode_executor.limits import SandboxLimits
 
 _PREFIX = "codemode-"
 _PERIOD_US = 100_000
-# The file that counts them, by version of the tree.
-_OOM_KILLS = {1: "memory.oom_control", 2: "memory.events"}
 
 
 class ControlGroup:
@@ -40,20 +40,16 @@ class ControlGroup:
             (folder / "cgroup.procs").write_text(str(pid))
 
     @property
-    def oom_kills(self) -> tuple[Path, str] | None:
+    def oom_counter(self) -> tuple[Path, str] | None:
         """The file that counts what the kernel has killed for memory, and where a sandbox looks for it."""
         for folder, version in self._folders.items():
-            if (file := folder / _OOM_KILLS[version]).exists():
-                return file, f"/sys/fs/cgroup/{'memory/' if version == 1 else ''}{file.name}"
+            if (counter := folder / oom.COUNTERS[version]).exists():
+                return counter, oom.PLACES[version]
         return None
 
     def ran_out_of_memory(self) -> bool:
         """Whether the kernel has killed anything in it for memory."""
-        with suppress(OSError):
-            if (found := self.oom_kills) is not None:
-                words = dict(line.split() for line in found[0].read_text().splitlines())
-                return int(words.get("oom_kill", 0)) > 0
-        return False
+        return self.oom_counter is not None and oom.kills(str(self.oom_counter[0])) > 0
 
     def remove(self) -> None:
         """Remove it, when its processes have ended; what is not empty is left to `ControlGroups.close`."""
