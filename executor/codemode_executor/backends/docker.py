@@ -39,8 +39,8 @@ LABEL = "codemode.sandbox"
 # Where a supervisor listens in its container, until it was met and before any foreign code runs there.
 _MEETING_POINT = "/tmp/.link"  # noqa: S108 - in the container
 
-# How long back the engine is asked for what it heard of a container, and how long its news may take.
-_LONGEST_LIFE, _EVENT_SECONDS = 86_400.0, 0.3
+# The engine may hear so much later than we that a container ended, and why.
+_EVENT_SECONDS = 0.3
 
 T = TypeVar("T")
 _ENGINE_ERRORS = (docker.errors.DockerException, requests.exceptions.RequestException, OSError)
@@ -244,16 +244,10 @@ class DockerBackend(Backend):
 
     async def was_out_of_memory(self, container: str) -> bool:
         """Whether the kernel killed anything in the container for memory; also when the container is gone."""
-        now = time.time()
+        until = str(time.time() + _EVENT_SECONDS)
+        about = {"container": container, "event": "oom"}
         try:
-            events = await self._call(
-                self._api.events,
-                since=str(now - _LONGEST_LIFE),
-                # The engine hears of it a moment later than we do of the end.
-                until=str(now + _EVENT_SECONDS),
-                filters={"container": container, "event": "oom"},
-                decode=True,
-            )
+            events = await self._call(self._api.events, since="0", until=until, filters=about)
             return bool(await self._call(list, events))
         except _ENGINE_ERRORS:
             return False

@@ -84,12 +84,10 @@ def _make_parent(tree: _Tree, name: str) -> Parent | None:
         return Parent(1, folder, tree.controllers) if _made(folder) else None
     # Version 2 has limits only in groups whose parent has no processes of its own. That is so above the place
     # of this process, and in its place once this process has left it, if nobody else is there.
-    for above in (tree.place, tree.place.parent):
-        given = _given_to_children(above, leave=above == tree.place)
-        folder = above / name
+    for above, given_there in ((tree.place, _given_here), (tree.place.parent, _enabled)):
+        given, folder = given_there(above), above / name
         if given and _made(folder):
-            given = _enable(folder, given)
-            if given:
+            if given := _enable(folder, given):
                 return Parent(2, folder, given)
             remove_tree(folder)
     return None
@@ -103,22 +101,21 @@ def _made(folder: Path) -> bool:
     return True
 
 
-def _given_to_children(group: Path, *, leave: bool) -> frozenset[Controller]:
-    """The controllers that children of a group of version 2 have."""
-    given = _enabled(group)
-    if given or not leave:
+def _given_here(place: Path) -> frozenset[Controller]:
+    """The controllers that groups in this process's own place have; it leaves the place if that is needed."""
+    if given := _enabled(place):
         # What another has set up is taken as it is.
         return given
     with suppress(OSError):
         # The root of all, which alone may have both, is known by having no type.
-        if (group / "cgroup.type").exists():
-            alone = (group / "cgroup.procs").read_text().split() == [str(os.getpid())]
-            if not (alone and os.access(group / "cgroup.subtree_control", os.W_OK)):
-                return given
-            (group / _OWN).mkdir(exist_ok=True)
-            (group / _OWN / "cgroup.procs").write_text(str(os.getpid()))
-        return _enable(group, frozenset(CONTROLLERS))
-    return given
+        if (place / "cgroup.type").exists():
+            alone = (place / "cgroup.procs").read_text().split() == [str(os.getpid())]
+            if not (alone and os.access(place / "cgroup.subtree_control", os.W_OK)):
+                return frozenset()
+            (place / _OWN).mkdir(exist_ok=True)
+            (place / _OWN / "cgroup.procs").write_text(str(os.getpid()))
+        return _enable(place, frozenset(CONTROLLERS))
+    return frozenset()
 
 
 def _enable(group: Path, controllers: frozenset[Controller]) -> frozenset[Controller]:

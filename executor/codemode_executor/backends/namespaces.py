@@ -77,24 +77,28 @@ class NamespaceSandbox(Sandbox):
             BackendError: The control group does not take it.
             SandboxDiedError: It ended.
         """
-        with ExitStack() as afterwards, ExitStack() as at_once:
-            afterwards.callback(self._ends.stream.close)
-            at_once.callback(os.close, self._ends.word)
-            first = await asyncio.shield(self._first)
-            if first is not None and self._group is not None:
-                try:
-                    # In a thread, because the kernel takes its time when nobody has done it for a while.
-                    await asyncio.to_thread(self._group.add, first.pid)
-                except OSError as error:
-                    raise BackendError(
-                        f"a sandbox could not be put in its control group ({error}); "
-                        "set CODEMODE_EXECUTOR_CONTROL_GROUPS=false to do without"
-                    ) from error
-            at_once.close()
+        with ExitStack() as unless_connected:
+            unless_connected.callback(self._ends.stream.close)
+            try:
+                await self._enclose()
+            finally:
+                os.close(self._ends.word)
             await asyncio.get_running_loop().create_connection(lambda: self.link, sock=self._ends.stream)
-            # It is the connection's now.
-            afterwards.pop_all()
+            unless_connected.pop_all()
         self.boot = await self.link.ready
+
+    async def _enclose(self) -> None:
+        first = await asyncio.shield(self._first)
+        if first is None or self._group is None:
+            return
+        try:
+            # In a thread, because the kernel takes its time when nobody has done it for a while.
+            await asyncio.to_thread(self._group.add, first.pid)
+        except OSError as error:
+            raise BackendError(
+                f"a sandbox could not be put in its control group ({error}); "
+                "set CODEMODE_EXECUTOR_CONTROL_GROUPS=false to do without"
+            ) from error
 
     async def kill(self) -> None:  # noqa: D102 - as in Sandbox
         # The first process inside, and with it, by the kernel's doing, everything else; then `bwrap` ends.
