@@ -21,6 +21,8 @@ from hypothesis import HealthCheck, settings
 from codemode import ClientConfig, Codemode, ComponentRegistry
 from codemode.core.context import reset_context
 from codemode.local import LocalExecutor
+from codemode.wire.checks import describe
+from codemode.wire.loop import run
 
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("codemode", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -66,6 +68,11 @@ def sandbox_image(engine: docker.DockerClient) -> str:
     if image is None:
         unavailable("the Docker Engine has no sandbox image of this version; `make image` builds it")
     return image
+
+
+def enforcement(codemode: Codemode) -> dict[str, str]:
+    """How each limit is enforced by the executor of a client, by name."""
+    return dict(run(describe(codemode.executor_client._connection)).enforcement)
 
 
 class ChaosProxy:

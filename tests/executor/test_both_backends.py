@@ -7,8 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from codemode import Codemode
-from codemode.wire.checks import describe
-from codemode.wire.loop import run
+from tests.conftest import enforcement
 
 ADVICE = {
     "docker": "codemode-executor image build --requirements FILE",
@@ -38,7 +37,7 @@ while time.monotonic() - began < 1.5:
     pass
 result = (time.process_time() - worked) / (time.monotonic() - began)
 """
-    bound = run(describe(codemode.executor_client._connection)).enforcement["cpus"]
+    bound = enforcement(codemode)["cpus"]
     share = float(codemode.run(busy, limits={"cpus": 0.5}).result)
     # Without control groups it is rounded up to whole ones, and says so.
     assert 0.2 < share < (0.65 if bound == "control group" else 1.05)

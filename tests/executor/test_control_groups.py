@@ -10,9 +10,7 @@ import pytest
 from codemode_executor.backends.control_groups import ControlGroups
 
 from codemode import Codemode
-from codemode.wire.checks import describe
-from codemode.wire.loop import run
-from tests.conftest import MakeClient, MakeExecutor, unavailable
+from tests.conftest import MakeClient, MakeExecutor, enforcement, unavailable
 
 
 @pytest.fixture(autouse=True)
@@ -26,10 +24,6 @@ def groups_are_given() -> None:
 def groups_of_executors() -> set[str]:
     """The names of all groups that executors have made and not removed."""
     return {path.name for path in Path("/sys/fs/cgroup").rglob("codemode-*") if path.is_dir()}
-
-
-def enforcement(codemode: Codemode) -> dict[str, str]:
-    return dict(run(describe(codemode.executor_client._connection)).enforcement)
 
 
 def test_they_bind_memory_processes_and_processors(start_executor: MakeExecutor, connect: MakeClient) -> None:

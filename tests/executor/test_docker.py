@@ -9,7 +9,8 @@ import signal
 import socket
 import subprocess
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +25,7 @@ from codemode.errors import ExecutorConnectionError, SessionLostError
 from codemode.local import LocalExecutor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+    from codemode import Codemode
     from tests.conftest import MakeClient, MakeProxy
 
 
@@ -136,6 +136,32 @@ def test_a_sandbox_given_up_while_it_starts_leaves_no_container(
     asyncio.run(give_up_at_many_moments())
 
 
+@contextmanager
+def an_engine_away(codemode: Codemode, words: str) -> Iterator[Callable[[], None]]:
+    """What users of an executor see of an engine that stops and starts again.
+
+    The value is called when it has stopped; it has started again when this is left.
+
+    Args:
+        codemode: A client of the executor.
+        words: What the error must say.
+    """
+    session = codemode.session().open()
+    assert session.execute("x = 41; x") == "41"
+    assert codemode.execute("1 + 1") == "2"
+
+    def check_errors() -> None:
+        with pytest.raises(SessionLostError):
+            session.execute("x")
+        with pytest.raises(ExecutorConnectionError, match=words):
+            codemode.execute("1 + 1")
+
+    yield check_errors
+    assert codemode.execute("1 + 1") == "2"
+    with codemode.session() as another:
+        assert another.execute("x = 42; x") == "42"
+
+
 def test_an_engine_that_stops_is_a_clear_error_and_all_is_well_when_it_starts_again(
     sandboxes: Sandboxes, make_proxy: MakeProxy, connect: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,20 +169,11 @@ def test_an_engine_that_stops_is_a_clear_error_and_all_is_well_when_it_starts_ag
     monkeypatch.setenv("DOCKER_HOST", proxy.url.replace("http://", "tcp://"))
     executor = LocalExecutor("docker", warm=0)
     try:
-        codemode = connect(executor)
-        session = codemode.session().open()
-        assert session.execute("x = 41; x") == "41"
-        assert codemode.execute("1 + 1") == "2"
-        proxy.refusing = True
-        proxy.cut()
-        with pytest.raises(SessionLostError):
-            session.execute("x")
-        with pytest.raises(ExecutorConnectionError, match="the Docker Engine does not answer"):
-            codemode.execute("1 + 1")
-        proxy.refusing = False
-        assert codemode.execute("1 + 1") == "2"
-        with codemode.session() as another:
-            assert another.execute("x = 42; x") == "42"
+        with an_engine_away(connect(executor), "the Docker Engine does not answer") as check_errors:
+            proxy.refusing = True
+            proxy.cut()
+            check_errors()
+            proxy.refusing = False
     finally:
         executor.close()
     # What an engine that goes on without us kept, unlike one that stopped, its next user's executor removes.

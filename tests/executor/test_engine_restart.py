@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from codemode.errors import ExecutorConnectionError, SessionLostError
 from codemode.local import LocalExecutor
-from tests.executor.test_docker import Sandboxes
+from tests.executor.test_docker import Sandboxes, an_engine_away
 
 if TYPE_CHECKING:
     import docker
@@ -75,21 +74,13 @@ def test_an_engine_that_is_stopped_is_a_clear_error_and_all_is_well_when_it_is_s
     executor = LocalExecutor("docker", warm=1)
     try:
         codemode = connect(executor)
-        session = codemode.session().open()
-        assert session.execute("x = 41; x") == "41"
-        assert codemode.execute("1 + 1") == "2"
-        process.stop()
-        try:
-            with pytest.raises(SessionLostError):
-                session.execute("x")
-            with pytest.raises(ExecutorConnectionError, match="Docker Engine"):
-                codemode.execute("1 + 1")
-            assert not codemode.ready_check()
-        finally:
-            process.start()
-        assert codemode.execute("1 + 1") == "2"
-        with codemode.session() as another:
-            assert another.execute("x = 42; x") == "42"
+        with an_engine_away(codemode, "Docker Engine") as check_errors:
+            process.stop()
+            try:
+                check_errors()
+                assert not codemode.ready_check()
+            finally:
+                process.start()
     finally:
         executor.close()
     assert sandboxes.gone(sandboxes.ours())

@@ -61,6 +61,10 @@ class Outcome:
     session: Literal["none", "kept", "lost"] = "none"
 
 
+OUT_OF_TIME = Outcome(error="TimeoutError", limit="timeout_seconds")
+OUT_OF_MEMORY = Outcome(error="OutOfMemoryError", limit="memory_bytes")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attack:
     """Hostile code and what must come of it.

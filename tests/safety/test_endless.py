@@ -5,9 +5,7 @@ from typing import Literal
 
 import pytest
 
-from tests.safety.arena import Arena, Attack, Outcome
-
-OUT_OF_TIME = Outcome(error="TimeoutError", limit="timeout_seconds")
+from tests.safety.arena import OUT_OF_TIME, Arena, Attack
 
 STOPS_WHEN_INTERRUPTED = {
     "a loop": "while True: pass",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.safety.arena import Arena, Attack, Outcome
+from tests.safety.arena import OUT_OF_TIME, Arena, Attack, Outcome
 
 # What hostile code needs of the protocol; see `codemode_sandbox.frames`.
 FORGE = """
@@ -19,7 +19,6 @@ def send(data):
         view = view[os.write(3, view):]
 """
 VIOLATION = Outcome(error="ProtocolViolationError")
-OUT_OF_TIME = Outcome(error="TimeoutError", limit="timeout_seconds")
 CALLS = Outcome(error="LimitExceededError", limit="tool_calls")
 
 
