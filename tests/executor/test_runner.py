@@ -208,6 +208,14 @@ def test_errors_that_a_sandbox_causes_say_what_to_do(runner: Runner, code: str, 
     assert hint in runner.run(code).error["traceback"]
 
 
+def test_an_error_is_itself_where_no_descriptor_is_free_to_find_its_limit(runner: Runner) -> None:
+    runner.run(
+        "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))\n"
+        "kept = []\nwhile True: kept.append(open('/dev/null'))"
+    )
+    assert runner.run("raise BlockingIOError(11, 'no more')").error["type"] == "BlockingIOError"
+
+
 @pytest.mark.parametrize(
     "body",
     [
